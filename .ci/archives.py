@@ -1,4 +1,4 @@
-"""Check what is in the wheel and the sdist of a folder: ``python .ci/archives.py FOLDER``.
+"""Check the contents of the wheel and the sdist in a folder: ``python .ci/archives.py FOLDER``.
 
 The wheel must contain the package with ``py.typed``, and nothing else. The sdist must also contain everything needed to test and
 document the package. The metadata must state version, license, Python versions and extras, and include the README.
@@ -25,7 +25,7 @@ def wheel_problems(names: list[str]) -> list[str]:
 
 
 def sdist_problems(names: list[str]) -> list[str]:
-    """List what is missing from the files of an sdist, whose names begin with its folder."""
+    """List the files missing from an sdist; its file names begin with its folder."""
     inner = {name.partition("/")[2] for name in names}
     return [f"the sdist lacks {name}" for name in IN_SDIST if name not in inner]
 

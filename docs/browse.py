@@ -3,8 +3,9 @@
     python docs/browse.py out/site             needs Debian's chromium and chromium-driver, and the extra `browser`
 
 For each page and width, the console must have no errors, the site itself must answer every request, and the page must not be
-wider than the window. A search for a name must find its entry among the first three results. Screenshots, including dark ones, go
-to ``out/browser``. Prints every fault, and exits with status 1 if there are any.
+wider than the window. On a desktop no formula of the reference may be wider than its frame. A search for a name must find its
+entry among the first three results. Screenshots, including dark ones, go to ``out/browser``. Prints every fault, and exits with
+status 1 if there are any.
 """
 
 import argparse
@@ -29,14 +30,20 @@ WIDTHS = {"desktop": (1280, 1000), "phone": (390, 844)}
 PAGES = [
     "index",
     "start",
+    "howto",
     "performance",
     "gallery",
     "differences",
     "results/benchmarks",
     "api/index",
+    "api/attention",
     "api/linear_maps",
     "api/losses",
+    "api/optimizers",
 ]
+REFERENCE = [f"api/{page.stem}" for page in sorted((Path(__file__).parent / "api").glob("*.md"))]
+"""Pages without a picture, opened on a desktop for their formulas."""
+DARK = ["index", "howto", "performance", "api/losses"]
 SEARCHES = {
     "Conv2d": "#funcnet.Conv2d",
     "AdamW": "#funcnet.AdamW",
@@ -116,6 +123,12 @@ class Visit:
         wide = self.chrome.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
         return [f"{wide} pixels too wide"] * (wide > 0)
 
+    def formulas(self) -> None:
+        """Collect the formulas that have to be scrolled."""
+        wide = "return [...document.querySelectorAll('.formula pre')].filter(p => p.scrollWidth > p.clientWidth)"
+        found = self.chrome.execute_script(f"{wide}.map(p => p.innerText)")
+        self.faults += [f"{self.chrome.current_url}, {self.width}: wider than its frame: {text}" for text in found]
+
     def picture(self, name: str) -> None:
         """Save a screenshot of the window."""
         data = self.chrome.execute_cdp_cmd("Page.captureScreenshot", {})["data"]
@@ -143,10 +156,13 @@ def visit(visit: Visit) -> list[str]:
     for path in PAGES:
         visit.open(f"{path}.html")
         visit.picture(path.replace("/", "_"))
+    for path in REFERENCE if visit.width == "desktop" else []:
+        visit.open(f"{path}.html")
+        visit.formulas()
     for words, wanted in SEARCHES.items():
         visit.search(words, wanted)
     visit.picture("search")
-    for path in ("index", "api/losses"):
+    for path in DARK:
         visit.open(f"{path}.html")
         visit.dark()
         visit.picture(f"{path.replace('/', '_')}_dark")
@@ -164,7 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     with served(given.site) as address, browser(given.chromium, given.driver) as chrome:
         faults = [fault for width in WIDTHS for fault in visit(Visit(chrome, address, width, given.out))]
-    print(*faults, f"{len(WIDTHS) * (len(PAGES) + len(SEARCHES) + 2)} pages opened, {len(faults)} faults", sep="\n")
+    opened = len(WIDTHS) * (len(PAGES) + len(SEARCHES) + len(DARK)) + len(REFERENCE)
+    print(*faults, f"{opened} pages opened, {len(faults)} faults", sep="\n")
     return int(bool(faults))
 
 

@@ -2,8 +2,9 @@
 
     python docs/check_site.py out/site
 
-Links are followed to files and to anchors in them. What a page loads (scripts, styles, fonts, pictures) must be part of the site.
-Links for the reader may lead to other sites; they are not checked. Prints every fault, and exits with status 1 if there are any.
+Links are followed to files and to anchors in them. Everything that a page loads (scripts, styles, fonts, pictures) must be part
+of the site. Links for the reader may lead to other sites; they are not checked. Prints every fault, and exits with status 1 if
+there are any.
 """
 
 import re

@@ -22,6 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "docs._ext.families",
+    "docs._ext.formulas",
     "docs._ext.links",
 ]
 exclude_patterns = ["_ext"]

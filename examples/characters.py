@@ -7,10 +7,12 @@ frequencies of characters (unigram) and of pairs of characters (bigram) in the t
     python -m examples.characters --steps 800 --seed 0 --out out
 """
 
+import re
 from pydoc_data import topics
 from typing import Any
 
 import torch
+from matplotlib import pyplot as plt
 from torch import Tensor
 
 import funcnet as fn
@@ -92,14 +94,48 @@ def sample(params: Params, count: int, rng: Key, temperature: float = 0.7) -> st
     return "".join(alphabet[code] for code in written.tolist())
 
 
-def picture(history: fn.History, counted: dict[str, float]) -> Any:
-    """Draw the training and held-out losses, and those of the counting models."""
-    figure = history.plot(["loss", "validation_loss"])
-    panel = figure.axes[0]
+def nats_of(params: Params, codes: Tensor) -> Tensor:
+    """Return the loss of each character after the first ``LENGTH``, predicted from the ``LENGTH`` characters before it."""
+    rows = codes.unfold(0, LENGTH + 1, 1)
+    with torch.inference_mode():
+        losses = loss.replace(reduction="none")(net(params, rows[:, :-1]), rows[:, 1:].flatten())
+    return losses.view(-1, LENGTH)[:, -1]
+
+
+def passage(test: Tensor) -> tuple[Tensor, str]:
+    """Return the first eight lines of a paragraph of held-out text, and its codes after those of ``LENGTH`` characters before."""
+    held_out = "".join(alphabet[code] for code in test.tolist())
+    paragraphs = re.finditer(r"(?<=\n\n)[A-Z].*(\n.+){0,7}", held_out[LENGTH:])
+    found = max(paragraphs, key=lambda one: one[0].count("\n"))
+    return test[found.start() : found.end() + LENGTH], found[0]
+
+
+def draw_passage(panel: Any, words: str, nats: Tensor) -> Any:
+    """Write a text, each character on a background that is darker the higher its loss."""
+    lines = words.split("\n")
+    grid = torch.full((len(lines), max(map(len, lines))), torch.nan)
+    left = iter(nats.tolist())
+    for i, line in enumerate(lines):
+        for j, character in enumerate(line):
+            grid[i, j] = next(left)
+            color = "white" if grid[i, j] > 4 else "black"
+            panel.text(j, i, character, color=color, ha="center", va="center", family="monospace", size=9)
+        next(left, None)  # the end of the line
+    panel.set(xticks=[], yticks=[], title="a held-out passage: the loss of each character")
+    return panel.imshow(grid.numpy(), cmap="OrRd", vmin=0, vmax=6, aspect="auto")
+
+
+def picture(params: Params, history: fn.History, counted: dict[str, float], test: Tensor) -> Any:
+    """Draw the losses beside those of the counting models, and which characters of a passage the net finds hard to predict."""
+    figure, (curves, panel) = plt.subplots(2, figsize=(9, 6.5), height_ratios=(1.2, 1), layout="constrained")
+    for name, label in (("loss", "training"), ("validation_loss", "held out")):
+        curves.plot(history["epoch"], history[name], label=f"transformer, {label}")
     for (name, value), style in zip(counted.items(), ("--", ":"), strict=True):
-        panel.axhline(value, ls=style, color="black", lw=1, label=f"{name}, held out")
-    panel.set(title="a causal transformer on Python's help texts", xlabel="tenth of the steps", ylabel="nats per character")
-    panel.legend()
+        curves.axhline(value, ls=style, color="black", lw=1, label=f"{name}, held out")
+    curves.set(title="a causal transformer on Python's help texts", xlabel="tenth of the steps", ylabel="nats per character")
+    curves.legend()
+    codes, words = passage(test)
+    figure.colorbar(draw_passage(panel, words, nats_of(params, codes)), ax=panel, label="nats")
     return figure
 
 
@@ -118,7 +154,7 @@ def main(given: list[str] | None = None) -> None:
         print(f"{name:12} held out  {value:.3f} nats per character")
     words = sample(params, options.sample, sample_key)
     print(f"\n{words}\n")
-    common.save(picture(history, counted), options, "characters")
+    common.save(picture(params, history, counted, test), options, "characters")
     (options.out / "characters.txt").write_text(words + "\n")
     print(f"sample: {options.out / 'characters.txt'}")
     common.finished(checkpoints)

@@ -92,7 +92,7 @@ def classes() -> dict[str, list[str]]:
 
 
 def sources() -> dict[str, list[str]]:
-    """Return the names of the modules of torch.nn that ``from_torch`` converts, and of those that it rejects."""
+    """Return the names of the modules of torch.nn that ``from_torch`` converts, and of those it rejects."""
     known = {one for one in LAYERS if one.__module__.startswith("torch.")}
     losses = {one for one in known if one in refused.LOSSES}
     others = {one for one in known - losses if one in refused.LAZY or one is nn.CrossMapLRN2d}

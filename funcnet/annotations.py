@@ -4,7 +4,8 @@ A tree is a dict, tuple or list of tensors and other trees. Which of them it is 
 net does not record these. Indexing returns ``Any``, so ``params["0"]["weight"]`` needs no cast. Type checkers reject a tensor, a
 number or a layer where a tree is expected, and gradients or a state where params are expected:
 
-    net.apply(x, params)                x is not a tree net.apply(grads, x)                 gradients are not params
+    net.apply(x, params)                x is not a tree
+    net.apply(grads, x)                 gradients are not params
     opt.update(params, state, grads)    params and gradients are swapped
 
 Dicts, tuples and lists that you write yourself are accepted everywhere. Type checkers compare methods: ``Params`` has more

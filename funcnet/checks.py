@@ -178,7 +178,7 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None
 
 
 def check_gys(layer: Any, gy: Any, y: Any) -> Any:
-    """Return gy if every leaf of it is like that of y; ``None`` becomes zeros."""
+    """Return gy if every leaf of it is like the same leaf of y; ``None`` becomes zeros."""
     if type(y) is Tensor:
         return _like(layer, gy, y)
     return unflatten(y, iter([_like(layer, g, one) for one, g in zip(*flatten_together(y, gy), strict=True)]))

@@ -7,20 +7,20 @@
 Params, gradients and caches are trees (``funcnet.tree``); x and y are tensors, or tuples of tensors. Every layer obeys these
 laws, which ``funcnet.testing.check_laws`` tests on any layer:
 
-1.  Transpose. ``vjp`` is the exact transpose of the derivative J of ``apply``: ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v. 2.  Linear.
-``vjp`` is linear in ``gy``, hence ``vjp(0) = 0``. 3.  Pure. Equal arguments, clones included, give equal bits; no argument or
-cache is written to; no other state is read. 4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf,
-in shape, dtype and device. A leaf without a
+1.  Transpose. ``vjp`` is the exact transpose of the derivative J of ``apply``: ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v.
+2.  Linear. ``vjp`` is linear in ``gy``, hence ``vjp(0) = 0``.
+3.  Pure. Equal arguments, clones included, give equal bits; no argument or cache is written to; no other state is read.
+4.  Structure. ``gparams`` mirrors ``params`` and ``gx`` mirrors ``x``, leaf by leaf, in shape, dtype and device. A leaf without a
     gradient (a running statistic, a label) has ``None``; the params among them on which y depends are listed in
     ``non_trainable``. No two elements of the leaves of ``init`` share memory.
-5.  Rows. The output of a row does not depend on the rest of the batch, unless ``batch_dependent``; an empty batch works. 6.
-Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers. 7.  Halves. ``grads`` and ``input_grad`` are the
-halves of ``vjp``, and ``layer(params, x)`` is the first half of ``apply``. 8.  Transforms. Everything works unchanged under
-``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device. 9.  Value. ``eval(repr(layer)) == layer``, equal
-layers have equal hashes, and a layer pickles. 10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every
-layer inside a layer, each with its own key. 11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse
-mode. The derivative of ``apply`` agrees with ``vjp``, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with
-central differences. Params in
+5.  Rows. The output of a row does not depend on the rest of the batch, unless ``batch_dependent``; an empty batch works.
+6.  Strides. Non-contiguous and expanded ``x`` and ``gy`` give the same numbers.
+7.  Halves. ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` is the first half of ``apply``.
+8.  Transforms. Everything works unchanged under ``torch.func.vmap``, ``torch.compile(fullgraph=True)`` and on the meta device.
+9.  Value. ``eval(repr(layer)) == layer``, equal layers have equal hashes, and a layer pickles.
+10. Reach. ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer inside a layer, each with its own key.
+11. Second order. ``torch.func`` differentiates every verb, in forward and in reverse mode. The derivative of ``apply`` agrees
+    with ``vjp``, at kinks too; those of ``vjp``, ``grads`` and ``input_grad`` agree with central differences. Params in
     ``non_trainable``, and everything else whose gradient is ``None``, are held fixed.
 
 The second derivative does not exist at some points: at the kinks of piecewise linear functions, and where the order of elements

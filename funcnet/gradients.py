@@ -28,7 +28,7 @@ def has_one_value(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class ValueAndGrads(Value):
-    """The loss of a net and its gradient, as one function; made by ``value_and_grads``.
+    """The loss of a net and its gradient, as one function; created by ``value_and_grads``.
 
         y, cache  = net.apply(params, x)
         value, gy = loss.value_and_grad(y, target)

@@ -1,14 +1,12 @@
 """Metering: a net whose layers are replaced by stand-ins that record what each of them returns, caches and computes.
 
-A stand-in has the class and the fields of its layer, so that combinators accept it, and passes every call on. While it runs, the
-FLOPs of kernels are counted for its layer, unless an inner layer runs.
+While a stand-in runs, the FLOPs of kernels are counted for its layer, unless an inner layer runs.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from funcnet.flattening import join
 from funcnet.kernels.flops import flops_of
 from funcnet.kernels.private_names import DispatchMode
 from funcnet.kernels.tracing import is_eager
-from funcnet.stand_ins import with_stand_ins
+from funcnet.stand_ins import StandIn, stand_in_for, with_stand_ins
 
 Storages = dict[int, torch.UntypedStorage]
 """Storages by id, which is valid as long as they are kept here."""
@@ -32,7 +30,7 @@ def storages(values: Any) -> Storages:
 
 
 class Record:
-    """The data of one layer: its place, the output of its first call, the memory that all calls kept, and their FLOPs."""
+    """The data of one layer: its path, the output of its first call, the memory that all calls kept, and their FLOPs."""
 
     def __init__(self, path: str, layer: Layer) -> None:
         self.path, self.layer = path, layer
@@ -53,7 +51,7 @@ class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
 
     def __init__(self) -> None:
         super().__init__()
-        self.at_work: list[Record] = []
+        self.running: list[Record] = []
         self.backward = False
         self._counted = 0
 
@@ -64,13 +62,13 @@ class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
 
     def _add(self, count: int) -> None:
         if self.backward:
-            self.at_work[-1].backward_flops += count
+            self.running[-1].backward_flops += count
         else:
-            self.at_work[-1].flops += count
+            self.running[-1].flops += count
 
     def _settle(self) -> None:
         """Add the FLOPs since the last call to the current record, if the mode sees no kernels and torch counts instead."""
-        if self.at_work and hasattr(self, "counted"):
+        if self.running and hasattr(self, "counted"):
             before, self._counted = self._counted, self.counted()
             self._add(self._counted - before)
 
@@ -78,67 +76,61 @@ class Meter(DispatchMode):  # type: ignore[misc]  # torch's own class is untyped
     def of(self, record: Record) -> Iterator[None]:
         """Count for this record, until the block ends."""
         self._settle()
-        self.at_work.append(record)
+        self.running.append(record)
         try:
             yield
         finally:
             self._settle()
-            self.at_work.pop()
+            self.running.pop()
 
 
-class StandIn(Layer):
-    """A layer that passes its calls on and records them; ``stand_in`` adds the class of the layer to its bases."""
+class MeteredLayer(StandIn):
+    """A stand-in that records its calls."""
 
-    metered: Layer
     meter: Meter
     record: Record
 
     def apply(self, params: Params, x: Any, rng: Rng = None, **options: Any) -> tuple[Any, Cache]:
         with self.meter.of(self.record):
-            y, cache = self.metered.apply(params, x, rng, **options)
+            y, cache = self.original.apply(params, x, rng, **options)
         self.record.output = y if self.record.output is None else self.record.output
         self.record.kept |= storages(cache)
         return y, cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None, **options: Any) -> Any:
         with self.meter.of(self.record):
-            y = self.metered(params, x, rng, **options)
+            y = self.original(params, x, rng, **options)
         self.record.output = y if self.record.output is None else self.record.output
         return y
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with self.meter.of(self.record):
-            return self.metered.vjp(params, cache, gy)
+            return self.original.vjp(params, cache, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with self.meter.of(self.record):
-            return self.metered.grads(params, cache, gy)
+            return self.original.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with self.meter.of(self.record):
-            return self.metered.input_grad(params, cache, gy)
+            return self.original.input_grad(params, cache, gy)
 
     def replace(self, **changes: Any) -> Any:
         """Return the layer with other fields; it does not record."""
-        return self.metered.replace(**changes)
+        return self.original.replace(**changes)
 
 
-def stand_in(layer: Layer, path: str, meter: Meter) -> StandIn:
+def metered(layer: Layer, path: str, meter: Meter) -> MeteredLayer:
     """Make the stand-in for a layer, with stand-ins for its inner layers, unless these compute as one."""
     record = Record(path, layer)
-    inner = _with_stand_ins(layer, record, meter)
-    made: Any = object.__new__(type(type(layer).__name__, (StandIn, type(layer)), {}))
-    for one in attrs.fields(type(layer)):  # type: ignore[arg-type]  # every layer is made by frozen
-        object.__setattr__(made, one.name, getattr(inner, one.name))
-    made.__dict__.update(metered=inner, meter=meter, record=record)
-    return made  # type: ignore[no-any-return]
+    return stand_in_for(_with_metered_layers(layer, record, meter), MeteredLayer, meter=meter, record=record)
 
 
-def _with_stand_ins(layer: Layer, record: Record, meter: Meter) -> Layer:
+def _with_metered_layers(layer: Layer, record: Record, meter: Meter) -> Layer:
     if not isinstance(layer, Combinator) or layer.computes_as_one:
         return layer
     made = {
-        name: stand_in(child, join(record.path, name) if name else record.path, meter) for name, child in layer.children().items()
+        name: metered(child, join(record.path, name) if name else record.path, meter) for name, child in layer.children().items()
     }
     inner = with_stand_ins(layer, {**made})
     record.within = [] if inner is layer else [one.record for one in made.values()]
@@ -148,7 +140,7 @@ def _with_stand_ins(layer: Layer, record: Record, meter: Meter) -> Layer:
 def measure(net: Layer, params: Params, x: Any) -> tuple[Record, Any, Cache]:
     """Run a net forward and backward, with params and x on the meta device; return its record, its output and its cache."""
     meter = Meter()
-    top = stand_in(net, "", meter)
+    top = metered(net, "", meter)
     with meter, meter.of(Record("", net)):
         y, cache = top.apply(params, x, meta_key(net))
         meter.backward = True

@@ -23,7 +23,7 @@ def named_leaves(path: str, tree: Tree) -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
-def grown_from(at: str, named: dict[str, Any]) -> Tree:
+def build_tree(at: str, named: dict[str, Any]) -> Tree:
     """Build the tree at the path ``at`` from the leaves below it, named by the rest of their paths."""
     if "" in named:
         if len(named) > 1:
@@ -33,7 +33,7 @@ def grown_from(at: str, named: dict[str, Any]) -> Tree:
     for path, leaf in named.items():
         head, _, tail = path.partition(".")
         groups.setdefault(head, {})[tail] = leaf
-    grown = {head: grown_from(join(at, head), group) for head, group in groups.items()}
+    grown = {head: build_tree(join(at, head), group) for head, group in groups.items()}
     if not grown or not all(head.isdecimal() and head == str(int(head)) for head in grown):
         return grown
     return tuple(grown.get(str(i), {}) for i in range(1 + max(map(int, grown))))

@@ -113,7 +113,8 @@ class Plans(Generic[_R]):
     def learn(self, arguments: Any, make: Callable[[], _R | None], results: Any) -> None:
         """Keep the result of ``make`` as the function for arguments like these, unless they need a check in each call.
 
-        If all kernels for these arguments and results use one thread, it is set once around all of them; the bits are the same.
+        If all kernels for these arguments and results use one thread, the number of threads is set once around all of them; the
+        bits are the same.
 
         An error means no plan: a verb may have accepted an argument that it does not read, such as a weight that is not a tensor
         in ``grads``.
@@ -151,7 +152,7 @@ def has_own(kind: type, hook: str, *verbs: str) -> bool:
 
 
 def _written(kind: type, verb: str) -> Any:
-    """Return a verb as it was written, without guards."""
+    """Return a verb without the guards around it."""
     f: Any = getattr(kind, verb, None)
     while hasattr(f, "__wrapped__"):
         f = f.__wrapped__

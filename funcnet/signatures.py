@@ -35,7 +35,7 @@ def parameters_of(verb: Verb) -> tuple[list[inspect.Parameter], list[inspect.Par
     return positional, [p for p in parameters if p not in positional]
 
 
-def takes_one(f: Callable[..., Any]) -> bool:
+def accepts_one_argument(f: Callable[..., Any]) -> bool:
     """Return whether a function can be called with one argument: yes if its signature is unknown, no for a class or module."""
     if callable(getattr(f, "named_parameters", None)):  # a module of torch takes tensors
         return False

@@ -15,7 +15,7 @@ _S = TypeVar("_S", bound="StandIn")
 
 
 class StandIn(Layer):
-    """A layer that passes every verb on to another, ``original``; made by ``stand_in_for``."""
+    """A layer that passes every verb on to another, ``original``; created by ``stand_in_for``."""
 
     original: Layer
 

@@ -120,7 +120,7 @@ def summary(net: Layer, x: Any, dtype: torch.dtype | None = None) -> Summary:
 
 
 def _rows(record: Record, params: Params, kept: Storages) -> Iterator[Row]:
-    """Yield a row for each record that holds no others, and for those that have something besides their inner layers."""
+    """Yield a row for each record without inner records, and for each whose layer has something besides its inner layers."""
     own = _owned(record, params)
     for one in record.walk():
         within = set[int]().union(*[inner.kept for inner in one.walk() if inner is not one])

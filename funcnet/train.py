@@ -46,7 +46,7 @@ def _reject_privacy_noise(opt: Optimizer) -> None:
 
 @frozen
 class TrainStep(Value):
-    """A step of training as one pure function; made by ``train_step``.
+    """A training step as one pure function; created by ``train_step``.
 
         y, cache      = net.apply(params, x)
         value, gy     = loss.value_and_grad(y, target)

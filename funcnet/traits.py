@@ -73,7 +73,7 @@ class Traits(Value):
 
     @property
     def inferred_sizes(self) -> Mapping[str, int | tuple[int, ...]]:
-        """The fields that may be ``None`` until ``infer_sizes``, each with the axis or axes of x whose size it is.
+        """The fields that can be ``None`` until ``infer_sizes``, each with the axis or axes of x that it is the size of.
 
         If x has several tensors, the first one counts.
         """

@@ -24,7 +24,7 @@ from funcnet.indentation import indented
 _T = TypeVar("_T")
 
 holds_tensors = {"holds_tensors": True}
-"""The metadata of a field that may hold tensors, such as a rate; its own validator checks them."""
+"""The metadata of a field that can hold tensors, such as a rate; its own validator checks them."""
 
 
 @overload

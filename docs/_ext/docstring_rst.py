@@ -179,7 +179,7 @@ def _listed(entry: Lines) -> Lines:
 
 
 def shapes(lines: Lines) -> Lines:
-    """Return the shapes of a section, each on one line; a line that begins with no shape belongs to the one before."""
+    """Return the shapes of a section, each on one line; a line that does not begin with a shape belongs to the previous one."""
     found: Lines = []
     for line in filter(None, lines):
         if found and (indent_of(line) or not _SHAPE.match(line)):

@@ -1,7 +1,7 @@
 """Families: the directives that fill the pages of the reference from the package itself, so that no public name can be missing.
 
     {family} linear maps         a table of a group of ``funcnet.__all__`` with summaries, and then every name of it
-    {public-names} funcnet.tree  the same for what a module offers
+    {public-names} funcnet.tree  the same for the public names of a module
     {overview} GROUP, GROUP      links to the pages of groups and to all their names
     {types}                      the meaning of ``Params`` and of other type names in signatures
 
@@ -112,7 +112,7 @@ def link(name: str) -> str:
 
 
 def entry(name: str) -> list[str]:
-    """Return the directive that shows a name; a module has a directive of its own on the page."""
+    """Return the directive that shows a name; a module has a separate directive on the page."""
     value = public_names.value_of(name)
     kind = public_names.kind(value)
     if kind == "module":
@@ -133,7 +133,7 @@ def roles(cls: type, members: list[str]) -> list[tuple[str, str]]:
 
 
 def linker(name: str) -> Any:
-    """Return the function that finds what a literal in the docstring of ``name`` names."""
+    """Return a function that resolves the literals in the docstring of ``name`` to public names."""
 
     def linked(code: str) -> str | None:
         known = public_names.documented()

@@ -14,7 +14,7 @@ from docs._ext.page_links import INCLUDE, expanded
 
 
 def read_page(app: Sphinx, name: str, source: list[str]) -> None:
-    """Rewrite a page as it is read, and read it again when a file that it includes has changed."""
+    """Rewrite a page when it is read, and read it again when a file that it includes has changed."""
     docs = Path(app.srcdir)
     page = docs / f"{name}.md"
     for path in INCLUDE.findall(source[0]):

@@ -27,7 +27,7 @@ def new_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 class _Flat(argparse.Action):
-    """Collect the names of all values, each of which may contain several."""
+    """Collect the names from all values; a value may contain several names."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         found = values if values is self.default else [name for names in values for name in names]

@@ -169,7 +169,7 @@ def quotient(tops: Sequence[float], bottoms: Sequence[float]) -> float:
 
 
 def least(labels: Iterable[str], numbers: dict[str, Any]) -> str | None:
-    """Return the label with the smallest number or median among those that were measured."""
+    """Return the measured label with the smallest number or median."""
     known = [label for label in labels if numbers.get(label) is not None]
     middle = lambda label: statistics.median(numbers[label]) if isinstance(numbers[label], list) else numbers[label]
     return min(known, key=middle, default=None)

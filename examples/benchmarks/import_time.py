@@ -1,4 +1,4 @@
-"""The import time of funcnet beside that of torch, in many fresh processes in turns.
+"""The import times of funcnet and of torch, measured in turns in many fresh processes.
 
 Times are the median and the smallest CPU time in ms, including the start of the interpreter. Bytecode is cached, as for an
 installed package: the first round, which writes it, does not count.

@@ -73,7 +73,7 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready],
 
 
 def require_the_same(contender: Contender, loss: float | None, ready: Sequence[Ready]) -> None:
-    """Raise an error if the loss after ten steps differs from that of the framework's first contender."""
+    """Raise an error unless the loss after ten steps equals that of the framework's first contender."""
     framework = contender.family.split()[0]
     first = next((one for one in ready if one.contender.family.split()[0] == framework), None)
     if loss is not None and not math.isfinite(loss):

@@ -32,7 +32,7 @@ def best(result: Result, name: str) -> dict[str, Any] | None:
 
 
 def quotient(result: Result, name: str, other: str, key: str = "median") -> float | None:
-    """Divide the number of one row or family by that of another; ``None`` if one is missing."""
+    """Return the quotient of a number of two rows or families; ``None`` if one is missing."""
     one, two = best(result, name), best(result, other)
     if one is None or two is None or one.get(key) is None or two.get(key) is None:
         return None
@@ -104,7 +104,7 @@ def threads_of(result: Result) -> str:
 
 
 def owed(results: Sequence[Result], maker: str, before: Sequence[Result] = ()) -> str:
-    """Return each goal with its result and that of the last round, with a row if both sides of a quotient exist."""
+    """Return the table of goals, with the results of this round and the last; a goal needs both sides of its quotient."""
     old = {(result["workload"], result["threads"]): result for result in before}
     rows = []
     for result in results:

@@ -83,7 +83,7 @@ def times(dtype, sizes, rounds):
 
 
 def peak(name, dtype, sizes):
-    """Return the bytes by which a call raises the memory of this process."""
+    """Return the increase of this process's memory by a call, in bytes."""
     contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # load the kernels
     call = contender(name, *drawn(dtype, *sizes))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,8 @@
 """Elementwise activations: references, twins and inputs."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import mpmath
 import torch
@@ -36,73 +38,78 @@ KINDS = {
 FINITE = {kind: x for kind, x in KINDS.items() if "inf" not in kind}
 
 
-def sigmoid(x):
+def sigmoid(x: Any) -> Any:
     """1 / (1 + e⁻ˣ)."""
     return 1 / (1 + mpmath.exp(-x))
 
 
-def normal(x):
+def normal(x: Any) -> Any:
     """Return Φ(x), the distribution function of N(0, 1)."""
     return mpmath.erfc(-x / mpmath.sqrt(2)) / 2
 
 
-def softplus(x):
+def softplus(x: Any) -> Any:
     """log(1 + eˣ)."""
     return mpmath.log1p(mpmath.exp(x)) if x < 0 else x + mpmath.log1p(mpmath.exp(-x))
 
 
-def elu(x, alpha=1, width=1):
+def elu(x: Any, alpha: Any = 1, width: Any = 1) -> Any:
     """X where x is positive, else α (eˣᐟʷ - 1)."""
     return x if x > 0 else alpha * mpmath.expm1(x / width)
 
 
-def gelu(x):
+def gelu(x: Any) -> Any:
     """X Φ(x)."""
     return x * normal(x)
 
 
-def silu(x):
+def silu(x: Any) -> Any:
     """X σ(x)."""
     return x * sigmoid(x)
 
 
-def gelu_by_tanh(x):
+def gelu_by_tanh(x: Any) -> Any:
     """Return the GELU of GPT-2."""
     return x * sigmoid(2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpf(0.044715) * x**3))
 
 
-def bounded(x, low, high):
+def bounded(x: Any, low: Any, high: Any) -> Any:
     """Return the number within the bounds that is nearest to x."""
     return min(max(low, x), high)
 
 
-def dish(x):
+def dish(x: Any) -> Any:
     """X (1 + x / √(1 + x²)) / 2, without cancellation."""
     s = mpmath.sqrt(1 + x * x)
     return max(x, 0) - abs(x) / (2 * s * (s + abs(x)))
 
 
-def squareplus(x, b=4):
+def squareplus(x: Any, b: Any = 4) -> Any:
     """(x + √(x² + b)) / 2, without cancellation."""
     return max(x, 0) + b / (2 * (mpmath.sqrt(x * x + b) + abs(x)))
 
 
-def softshrink(x, l=0.5):  # noqa: E741
+def softshrink(x: Any, l: Any = 0.5) -> Any:  # noqa: E741
     """X nearer to 0 by l."""
     return x - l if x > l else x + l if x < -l else mpf(0)
 
 
-def sparse_plus(x):
+def sparse_plus(x: Any) -> Any:
     """0, a parabola, x."""
     return x if x >= 1 else (x + 1) ** 2 / 4 if x > -1 else mpf(0)
 
 
-def random_fourier(x):
+def random_fourier(x: Any) -> Any:
     """√2 sin(√2 x + π/4)."""
     return mpmath.sqrt(2) * mpmath.sin(mpmath.sqrt(2) * x + mpmath.pi / 4)
 
 
-def row(layer, exact, twin=None, kinds=KINDS):
+def row(
+    layer: fn.Layer,
+    exact: Callable[[Any], Any],
+    twin: Callable[..., Tensor] | None = None,
+    kinds: dict[str, Tensor] = KINDS,
+) -> Row:
     """Return the row of a function of one number."""
     return Row(repr(layer), layer, by_element(exact), kinds, twin, elementwise=True)
 

@@ -1,11 +1,14 @@
 """Losses of log-probabilities, rates and scores: references, twins and inputs. Terms are measured one by one, without sums."""
 
+from collections.abc import Callable
+from typing import Any
+
 import mpmath
 from mpmath import mpf
-from torch import nn
+from torch import Tensor, nn
 
 import funcnet as fn
-from examples.extremes.exact import by_element
+from examples.extremes.exact import Exact, by_element
 from examples.extremes.judging import Row
 from examples.extremes.losses import BRAIN, HALF, INF, LARGEST, labelled, pair, softplus
 
@@ -54,12 +57,12 @@ EPS = mpf(1e-8)  # as in torch, a float64
 
 
 @by_element
-def stirling(t):
+def stirling(t: Any) -> Any:
     """Return t log t - t + ½ log 2πt where t > 1, else 0."""
     return t * mpmath.log(t) - t + mpmath.log(2 * mpmath.pi * t) / 2 if t > 1 else mpf(0)
 
 
-def terms(loss, exact, twin, inputs):
+def terms(loss: fn.Loss, exact: Exact, twin: Callable[..., Tensor] | None, inputs: dict[str, Any]) -> Row:
     """Return the row of a loss without a reduction."""
     return Row(repr(loss), loss.as_layer(), exact, inputs, twin)
 
@@ -82,7 +85,7 @@ ROWS = [
     ),
     terms(fn.SoftMargin("none"), lambda y, t: by_element(softplus)(-t * y), nn.SoftMarginLoss(reduction="none"), SCORES),
     terms(
-        fn.HingeEmbedding(2.0, "none"),
+        fn.HingeEmbedding(margin=2.0, reduction="none"),
         lambda y, t: (1 + t) / mpf(2) * y + (1 - t) / mpf(2) * relu(2 - y),
         nn.HingeEmbeddingLoss(2.0, reduction="none"),
         SCORES,

@@ -1,6 +1,8 @@
 """Losses on pairs (y, target): references, twins and inputs. The target's gradient is measured if layer and twin have one."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -9,7 +11,7 @@ from mpmath import mpf
 from torch import Tensor, nn
 
 import funcnet as fn
-from examples.extremes.exact import by_element
+from examples.extremes.exact import Array, Exact, by_element
 from examples.extremes.judging import Row
 from examples.extremes.softmaxes import logsumexp
 
@@ -18,12 +20,12 @@ LARGEST = torch.finfo(torch.float32).max
 HALF, BRAIN = torch.float16, torch.bfloat16
 
 
-def pair(y: list, target: list, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def pair(y: list[Any], target: list[Any], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Return y and a target of the same dtype."""
     return torch.tensor(y, dtype=dtype), torch.tensor(target, dtype=dtype)
 
 
-def labelled(y: list, labels: list[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def labelled(y: list[Any], labels: list[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Return logits and labels."""
     return torch.tensor(y, dtype=dtype), torch.tensor(labels)
 
@@ -83,47 +85,47 @@ SHARES = {
 }
 
 
-def softplus(x):
+def softplus(x: Any) -> Any:
     """log(1 + eˣ), by element."""
     return mpmath.log1p(mpmath.exp(-abs(x))) + max(x, 0)
 
 
 @by_element
-def huber(d):
+def huber(d: Any) -> Any:
     """Return ½ d² up to 1, and d - ½ beyond, for a d of at least 0."""
     return d * d / 2 if d < 1 else d - mpf(1) / 2
 
 
 @by_element
-def log_cosh(d):
+def log_cosh(d: Any) -> Any:
     """Return log cosh d for a d of at least 0."""
     return d + mpmath.log1p(mpmath.expm1(-2 * d) / 2)
 
 
-def bce(y, t):
+def bce(y: Array, t: Array) -> Any:
     """Return the mean of -t log y - (1 - t) log(1 - y), the logarithms at least -100."""
     log = by_element(lambda p: mpf(-100) if p <= 0 else max(mpmath.log(p), mpf(-100)))
     return (-t * log(y) - (1 - t) * log(1 - y)).mean()
 
 
-def bce_with_logits(y, t, w=1):
+def bce_with_logits(y: Array, t: Array, w: float = 1) -> Any:
     """Return the mean of -w t log σ(y) - (1 - t) log σ(-y)."""
     return (w * t * by_element(softplus)(-y) + (1 - t) * by_element(softplus)(y)).mean()
 
 
-def cross_entropy(y, labels):
+def cross_entropy(y: Array, labels: Array) -> Any:
     """Return the mean of -log p at the labels; ignored rows do not count, and the mean of no rows is 0."""
     kept = [row for row, label in enumerate(labels) if label >= 0]
     terms = [logsumexp(y[row]) - y[row][labels[row]] for row in kept]
     return sum(terms, mpf(0)) / max(len(kept), 1)
 
 
-def expected_cross_entropy(y, t):
+def expected_cross_entropy(y: Array, t: Array) -> Any:
     """Return the mean of -Σ t log p over rows."""
     return (t * (logsumexp(y)[..., None] - y)).sum() / len(y)
 
 
-def row(loss, exact, twin, inputs):
+def row(loss: fn.Loss, exact: Exact, twin: Callable[..., Tensor] | None, inputs: dict[str, Any]) -> Row:
     """Return the row of a loss."""
     name = f"{loss!r}, of probabilities" if inputs is SHARES else repr(loss)
     return Row(name, loss.as_layer(), lambda y, t: np.asarray(exact(y, t), dtype=object), inputs, twin)

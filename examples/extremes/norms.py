@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import funcnet as fn
-from examples.extremes.exact import Exact, by_element, sqrt
+from examples.extremes.exact import Array, Exact, by_element, sqrt
 from examples.extremes.judging import Row
 from examples.extremes.softmaxes import rows
 
@@ -42,30 +42,30 @@ KINDS = {
 BATCHES = {name: x for name, x in KINDS.items() if name != "several"}
 
 
-def standardized(x, axis):
+def standardized(x: Array, axis: int | tuple[int, ...]) -> Array:
     """Return (x - μ) / √(σ² + ε) along one axis."""
     mean = x.sum(axis, keepdims=True) / x.shape[axis]
     variance = ((x - mean) ** 2).sum(axis, keepdims=True) / x.shape[axis]
     return (x - mean) / sqrt(variance + EPS)
 
 
-def rms(x):
+def rms(x: Array) -> Array:
     """Return x / √(x̄² + ε) of each row."""
     return x / sqrt((x**2).sum(-1, keepdims=True) / x.shape[-1] + EPS)
 
 
-def length(x, p=2):
+def length(x: Array, p: float = 2) -> Array:
     """Return the p-norm of each row."""
     total = (by_element(abs)(x) ** p).sum(-1, keepdims=True)
     return by_element(lambda number: number ** (1 / p) if number else number)(total) if p != 2 else sqrt(total)
 
 
-def unit(x):
+def unit(x: Array) -> Array:
     """Return x / max(‖x‖, ε) of each row."""
     return x / by_element(lambda number: max(number, 1e-12))(length(x))
 
 
-def response(x):
+def response(x: Array) -> Array:
     """Return x / (1 + ε Σ x² / 3)^(1/2), over three neighbors."""
     squares = x**2
     around = squares.copy()
@@ -74,7 +74,7 @@ def response(x):
     return x / sqrt(1 + EPS * around / 3)
 
 
-def weight_of(g, v):
+def weight_of(g: Array, v: Array) -> Array:
     """Return g v / ‖v‖, in which a length of 0 counts as 1."""
     return g * v / by_element(lambda number: number or 1)(length(v))
 
@@ -89,7 +89,7 @@ def row(name: str, layer: fn.Layer, exact: Exact, twin: Callable[..., Tensor] | 
     return Row(name, layer, exact, inputs, twin, by_row=True)
 
 
-def by_rows(x):
+def by_rows(x: Array) -> Array:
     """Standardize each row of x."""
     return standardized(x, -1)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import funcnet as fn
-from examples.extremes.exact import sqrt
+from examples.extremes.exact import Array, Exact, sqrt
 from examples.extremes.judging import Row
 from examples.extremes.norms import KINDS, LARGEST, length, scaled, unit
 from examples.extremes.softmaxes import rows, softmax
@@ -30,7 +30,7 @@ EXTREMES = {
 }
 
 
-def var(x):
+def var(x: Array) -> Array:
     """Return the unbiased variance of each row."""
     mean = x.sum(-1, keepdims=True) / x.shape[-1]
     return ((x - mean) ** 2).sum(-1) / (x.shape[-1] - 1)
@@ -48,7 +48,7 @@ ZERO_PAIRS = {
 }
 
 
-def distance(p):
+def distance(p: float) -> Exact:
     """Return the function ‖u - v + ε‖ₚ of each row."""
     return lambda u, v: length(u - v + 1e-6, p)[..., 0]
 
@@ -57,12 +57,12 @@ WINDOWS = {name: x.unsqueeze(0) for name, x in MEANS.items()}
 POWERS = {name: x.abs().unsqueeze(0) for name, x in KINDS.items() if name not in ("zeros", "largest")}
 
 
-def windows(f):
+def windows(f: Exact) -> Exact:
     """Return a function of adjacent windows of two."""
     return lambda x: f(x.reshape(*x.shape[:-1], -1, 2))
 
 
-def power_sum(p):
+def power_sum(p: float) -> Exact:
     """Return the p-norm of each window of two."""
     return windows(lambda x: length(x, p)[..., 0])
 
@@ -78,7 +78,7 @@ PLAIN = {name: (q, k.roll(1, 1), v.flip(1)) for name, (q, k, v) in SCORES.items(
 BIASED = {name: (*qkv, torch.full((3, 3), -100.0, dtype=qkv[0].dtype)) for name, qkv in PLAIN.items()}
 
 
-def attention(q, k, v, bias=0):
+def attention(q: Array, k: Array, v: Array, bias: Any = 0) -> Array:
     """Return softmax(q kᵀ / 2 + bias) v."""
     return np.matmul(softmax(np.matmul(q, k.swapaxes(-1, -2)) / 2 + bias), v)
 

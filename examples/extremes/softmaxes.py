@@ -1,6 +1,8 @@
 """Softmaxes, LogSumExp and gated units, where y depends on several elements of x: references, twins and inputs."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 import funcnet as fn
 from examples.extremes.activations import gelu, sigmoid, silu
-from examples.extremes.exact import by_element, exp, log
+from examples.extremes.exact import Array, Exact, by_element, exp, log
 from examples.extremes.judging import Row
 
 INF = math.inf
@@ -55,19 +57,19 @@ GATED = {
 }
 
 
-def softmax(x):
+def softmax(x: Array) -> Array:
     """Return eˣ / Σ eˣ of each row."""
     e = exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def logsumexp(x):
+def logsumexp(x: Array) -> Array:
     """Return log Σ eˣ of each row."""
     top = x.max(-1, keepdims=True)
     return (top + log(exp(x - top).sum(-1, keepdims=True)))[..., 0]
 
 
-def groups(x):
+def groups(x: Array) -> Array:
     """Return the softmax of the first element by itself, which is 1, and of all others."""
     return np.concatenate([softmax(x[..., :1]), softmax(x[..., 1:])], -1)
 
@@ -77,17 +79,17 @@ def split_softmax(x: Tensor) -> Tensor:
     return torch.cat([torch.softmax(x[..., :1], -1), torch.softmax(x[..., 1:], -1)], -1)
 
 
-def gated(f):
+def gated(f: Callable[[Any], Any]) -> Exact:
     """Return the gated unit a ⊙ f(b) as a reference."""
     return lambda x: x[..., :1] * by_element(f)(x[..., 1:])
 
 
-def gated_twin(f):
+def gated_twin(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Return the gated unit a ⊙ f(b) in torch."""
     return lambda x: x[..., :1] * f(x[..., 1:])
 
 
-def row(layer, exact, twin, kinds=KINDS):
+def row(layer: fn.Layer, exact: Exact, twin: Callable[..., Tensor], kinds: dict[str, Tensor] = KINDS) -> Row:
     """Return the row of a layer without params."""
     return Row(repr(layer), layer, exact, kinds, twin)
 

@@ -74,7 +74,7 @@ def rows_of(group: str, judge: Judge, count: int) -> Iterator[Row]:
 
 
 def import_all() -> None:
-    """Import what the trainings use before the first fork; otherwise every child takes a second to do so."""
+    """Import the modules of the trainings before the first fork; otherwise every child imports them, for a second."""
     for name in ("torch._dynamo", "torch.distributed.checkpoint", "torch.distributed.tensor"):
         importlib.import_module(name)
     for package in (fn, fn.distributed):

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,11 @@ def two_savers(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         checkpoints = fn.Checkpoints(judge.new_folder(), None)
 
-        def save(first: int) -> None:
+        def save(first: int, tell: Tell) -> None:
             for step in range(first, 20, 2):
                 checkpoints.save(step, (step, *tensors()))
 
-        children = [Child(lambda tell, first=first: save(first)) for first in (0, 1)]
+        children = [Child(partial(save, first)) for first in (0, 1)]
         found = [child.ended().error for child in children]
         steps = checkpoints.steps()
         found += [f"of 20 steps only {steps} were saved"] * (steps != [*range(20)])

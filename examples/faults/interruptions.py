@@ -15,7 +15,7 @@ import funcnet as fn
 from examples.faults.children import Child, Tell, run
 from examples.faults.judging import Judge, losses
 from examples.faults.table import Row, repeated, row_of
-from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader, opt, tensors, train
+from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader, opt, schedule, tensors, train
 
 
 def ctrl_c(judge: Judge, count: int) -> Row:
@@ -67,7 +67,7 @@ def divergence(judge: Judge, count: int) -> Row:
 
     def once() -> list[str]:
         at = judge.random.randrange(STEPS - 1)  # at the last step it would be too late
-        wild = fn.LambdaSchedule(lambda step: opt.lr(step) if step < at else 1e38)
+        wild = fn.LambdaSchedule(lambda step: schedule(step) if step < at else 1e38)
         return _diverging(judge, lambda tell, folder: train(folder, tell, opt=opt.replace(lr=wild)), at)
 
     happens = "the same; an earlier checkpoint is kept, from which the call continues"
@@ -92,7 +92,7 @@ def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS)
     return found + judge.losses_again(folder)
 
 
-class Mortal(Dataset):
+class Mortal(Dataset[Any]):
     """The data; one row kills the process that reads it, as long as a file exists."""
 
     def __init__(self, death: Path, at: int) -> None:

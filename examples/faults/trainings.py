@@ -24,7 +24,8 @@ net = fn.serial(
     fn.Dropout(0.2),
     fn.Linear(36, 10),
 )
-opt = fn.AdamW(lr=fn.WarmupCosineSchedule(1e-2, 5, STEPS))
+schedule = fn.WarmupCosineSchedule(1e-2, 5, STEPS)
+opt = fn.AdamW(lr=schedule)
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:

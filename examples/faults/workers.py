@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -82,7 +83,7 @@ def together(work: Callable[[int, Tell], object], kill: Kill = lambda workers: N
 def _meeting(rank: int, store: str, work: Callable[[int, Tell], object], timeout: float) -> Callable[[Tell], None]:
     def run(tell: Tell) -> None:
         torch.set_num_threads(1)
-        given = {"rank": rank, "world_size": SIZE, "timeout": timedelta(seconds=timeout)}
+        given: dict[str, Any] = {"rank": rank, "world_size": SIZE, "timeout": timedelta(seconds=timeout)}
         dist.init_process_group("gloo", init_method=f"file://{store}", **given)
         if not rank:
             Path(store).chmod(0o666)  # one worker becomes another user

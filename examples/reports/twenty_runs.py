@@ -260,7 +260,7 @@ def timing(options: argparse.Namespace, loss: str) -> dict[str, Any]:
 
 
 def agreement(options: argparse.Namespace, loss: str, dtype: torch.dtype) -> float:
-    """Return the largest difference of a weight after an epoch between members trained at once and trained alone."""
+    """Return the largest difference of a weight after an epoch between members trained at once and separately."""
     of = experiment(loss, momentum=MOMENTUM)
     train, _ = data(of, options.seed, dtype)
     rng = fn.fold_in(options.seed, 1)
@@ -277,7 +277,7 @@ def agreement(options: argparse.Namespace, loss: str, dtype: torch.dtype) -> flo
 
 
 def table_of_members(paper: Paper) -> None:
-    """Compare the times and the weights of twenty nets at once and of three trained alone."""
+    """Compare the times and the weights of twenty nets trained at once and of three trained separately."""
     rows, verdicts, options = [], [], paper.options
     for loss in LOSSES:
         what = f"turns of {experiment(loss, momentum=MOMENTUM)!r} {options.epochs} {options.seed} {options.device}"

@@ -14,10 +14,14 @@ The variable makes torchrun create a new store for restarted workers.
 
 import shutil
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 if not __package__:  # torchrun and python add the folder of the script to the path
     sys.path[0] = str(Path(__file__).parents[2])
@@ -26,6 +30,8 @@ import funcnet as fn
 from examples import characters, common
 from examples.scale import starting
 from funcnet import distributed
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 EVERY = 20
 """Steps between checkpoints."""
@@ -33,25 +39,25 @@ EVERY = 20
 SHARD = ("none", "optimizer", "params")
 
 
-def rows(train, rng, step, count, device):
+def rows(train: Tensor, rng: Key, step: int, count: int, device: torch.device) -> common.Batch:
     """Return this worker's rows of the batch of a step."""
     x, target = characters.pieces(train, fn.fold_in(rng, step), count)
     x, target = distributed.shard_rows((x, target.view_as(x)))
     return x.to(device), target.flatten().to(device)
 
 
-def start(options, device, rng):
+def start(options: Namespace, device: torch.device, rng: Key) -> tuple[Any, Params, Any]:
     """Return the step, the params and the optimizer's state, divided over the workers according to ``--shard``."""
     opt, params = characters.optimizer(options.steps), fn.tree.to(characters.net.init(rng), device)
     if options.shard == "optimizer":
         opt = distributed.shard_optimizer(opt)
     if options.shard == "params":
-        params = distributed.shard(params, dist.init_device_mesh(device.type, (dist.get_world_size(),)))
+        params = distributed.shard(params, init_device_mesh(device.type, (dist.get_world_size(),)))
     step = distributed.data_parallel(fn.train_step(characters.net, characters.loss, opt))
     return step, params, opt.init(params)
 
 
-def trained(options, train, rng, checkpoints, device):
+def trained(options: Namespace, train: Tensor, rng: Key, checkpoints: distributed.Checkpoints, device: torch.device) -> Params:
     """Train from the newest checkpoint on, and return the whole params."""
     first, drawn = fn.split(rng)
     step, params, state = start(options, device, first)
@@ -65,10 +71,11 @@ def trained(options, train, rng, checkpoints, device):
             checkpoints.save(i, (i, params, state))
         if i % max(1, options.steps // 10) == 0:
             print(f"step {i:5}  training loss  {float(value):.3f}", flush=True)
-    return distributed.unshard(params)
+    whole: Params = distributed.unshard(params)
+    return whole
 
 
-def held_out(params, test, device):
+def held_out(params: Params, test: Tensor, device: torch.device) -> float:
     """Return the loss on the held-out text: each worker evaluates some of the batches, and the sums are added up."""
     metric = fn.Average(characters.loss)
     total = metric.start()
@@ -78,7 +85,7 @@ def held_out(params, test, device):
     return float(metric.value(distributed.all_reduce(total)))
 
 
-def report(options, params, train, test, value, rng):
+def report(options: Namespace, params: Params, train: Tensor, test: Tensor, value: float, rng: Key) -> None:
     """Print the losses, and write a sample."""
     print(f"workers                {dist.get_world_size()}")
     print(f"parameters             {fn.tree.size(params)}")
@@ -92,7 +99,7 @@ def report(options, params, train, test, value, rng):
     print(f"\n{words}\n\nsample: {path}")
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, and print and write on rank 0."""
     others = {"sample": (600, "number of characters to write"), "shard": (SHARD, "trees that are divided over the workers")}
     batch = (characters.BATCH, "number of pieces per step, over all workers")

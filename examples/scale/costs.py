@@ -84,7 +84,7 @@ class Net:
         backward: FLOPs backward.
         activation: Bytes of the output of one block for one sequence.
         kept: Bytes that the forward pass keeps for the backward pass of one sequence.
-        param_bytes: Bytes of a param as it is held and sent, and of its gradient.
+        param_bytes: Bytes of a param in memory and in messages, and of its gradient.
         state_bytes: Bytes of the optimizer's state for a param.
         update_bytes: Bytes that the optimizer reads and writes for a param.
     """

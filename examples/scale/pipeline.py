@@ -8,8 +8,10 @@ the workers over time, and ``bubble`` computes the fraction of time spent waitin
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 if not __package__:  # torchrun and python add the folder of the script to the path
@@ -19,6 +21,8 @@ import funcnet as fn
 from examples import common
 from examples.scale import starting
 from funcnet import distributed
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 WIDTH, BLOCKS, BATCH = 64, 6, 128
 
@@ -26,7 +30,7 @@ block = fn.residual(fn.serial(fn.LayerNorm(WIDTH), fn.Linear(WIDTH, 2 * WIDTH), 
 net = fn.serial(fn.Flatten(), *[block] * BLOCKS, fn.LayerNorm(WIDTH), fn.Linear(WIDTH, 10))
 
 
-def trained(train, options, rng, device):
+def trained(train: common.Batch, options: Namespace, rng: Key, device: torch.device) -> Params:
     """Train each stage on its worker, and return the whole params."""
     first, drawn = fn.split(rng)
     stages, opt = dist.get_world_size(), fn.AdamW(3e-3)
@@ -43,7 +47,7 @@ def trained(train, options, rng, device):
     return step.whole(params)
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Draw the schedule, train, and print the accuracy."""
     schedules = {"schedule": (("1f1b", "gpipe", "zero_bubble"), "order of the work")}
     micro = (8, "number of micro-batches per step")

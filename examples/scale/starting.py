@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,7 +15,7 @@ TIMEOUT = timedelta(minutes=5)
 
 
 @contextmanager
-def workers():
+def workers() -> Iterator[torch.device]:
     """Join the workers started by torchrun, or run as a single process; yield the device of this worker.
 
     They communicate through gloo on CPUs and NCCL on GPUs, with one GPU for each worker of a host. Only rank 0 prints.
@@ -22,14 +24,15 @@ def workers():
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpus else torch.device("cpu")
     if on_gpus:
         torch.cuda.set_device(device)
-    alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    alone: dict[str, Any] = {} if "RANK" in os.environ else {"store": store, "rank": 0, "world_size": 1}
     dist.init_process_group("nccl" if on_gpus else "gloo", timeout=TIMEOUT, **alone)
     with redirect_stdout(None if dist.get_rank() else sys.stdout):
         yield device
     dist.destroy_process_group()  # not after an error: the others may have ended, and the process ends anyway
 
 
-def leave():
+def leave() -> None:
     """End the process at once.
 
     After torch's checkpoints some processes abort at Python's shutdown, in a thread that releases a tensor. torchrun would treat

@@ -8,9 +8,13 @@ the whole batch, and the layers are the same as in one process.
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 if not __package__:  # torchrun and python add the folder of the script to the path
     sys.path[0] = str(Path(__file__).parents[2])
@@ -19,12 +23,14 @@ import funcnet as fn
 from examples import characters, common
 from examples.scale import starting
 from funcnet import distributed
+from funcnet.contract import Params
+from funcnet.random.keys import Key
 
 
-def trained(train, options, rng, device):
+def trained(train: Tensor, options: Namespace, rng: Key, device: torch.device) -> Params:
     """Train with each matrix divided over the workers, and return the whole params."""
     first, drawn = fn.split(rng)
-    mesh = dist.init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     plan = distributed.tensor_parallel_plan(characters.net, mesh)
     whole, opt = fn.tree.to(characters.net.init(first), device), characters.optimizer(options.steps)
     params = distributed.shard(whole, mesh, plan)
@@ -36,10 +42,11 @@ def trained(train, options, rng, device):
         params, state, value = step(params, state, x.to(device), target.to(device))
         if i % max(1, options.steps // 10) == 0:
             print(f"step {i:5}  training loss  {float(value):.3f}", flush=True)
-    return distributed.unshard(params)
+    trained: Params = distributed.unshard(params)
+    return trained
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Train, and print the held-out loss."""
     batch = (characters.BATCH, "number of pieces per step")
     options = common.arguments(__doc__, given, threads=None, resumable=False, steps=100, batch=batch)

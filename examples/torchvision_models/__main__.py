@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from examples.torchvision_models import library
-from examples.torchvision_models.judging import judge
+from examples.torchvision_models.judging import Judged, judge
 
 HEAD = """# Models of torchvision
 
@@ -36,7 +36,7 @@ rounds the 1/6 in the gradient of `hardsigmoid` to float32.
 """
 
 
-def row(one):
+def row(one: Judged) -> str:
     """Write the row of a model: the larger difference of both modes."""
     if one.reason:
         return f"| `{one.name}` | {one.params / 1e6:.1f} M | {one.dtype} | | | | no |\n"
@@ -46,7 +46,7 @@ def row(one):
     return f"| `{one.name}` | {one.params / 1e6:.1f} M | {one.dtype} | {y} | {g} | {stats} | {'yes' if one.agrees else 'no'} |\n"
 
 
-def page(found):
+def page(found: list[Judged]) -> str:
     """Write the page: the table, and the reasons for models that are not converted."""
     versions = {"torch": torch.__version__.partition("+")[0], "torchvision": library.version()}
     text = HEAD.format(**versions, agree=sum(one.agrees for one in found), all=len(found)) + "".join(map(row, found))
@@ -54,14 +54,15 @@ def page(found):
     return text + "".join(["\n## Not converted\n\n", *reasons] if reasons else [])
 
 
-def main(given=None):
+def main(given: list[str] | None = None) -> None:
     """Compare the models, print a line for each, and write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    about = (__doc__ or "").split("\n\n")[0]
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--models", default="", help="comma-separated names; all models by default")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the page torchvision.md")
     options = parser.parse_args(given)
     options.out.mkdir(parents=True, exist_ok=True)
-    found = []
+    found: list[Judged] = []
     for name in tqdm(options.models.split(",") if options.models else library.names(), desc="models"):
         found.append(judge(name))
         tqdm.write(f"{name}: {found[-1].reason or ('agrees' if found[-1].agrees else found[-1])}")

@@ -1,12 +1,14 @@
 """Compare one model with its net from ``from_torch``: outputs, gradients and running statistics."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import funcnet as fn
 from examples.torchvision_models import library
+from funcnet.contract import Params
 from funcnet.interop.torch_nn import from_torch
 
 BATCH = 2
@@ -21,19 +23,19 @@ class Judged:
     name: str
     params: int
     dtype: str
-    training: tuple[float, float, float] | None = None
-    evaluation: tuple[float, float] | None = None
+    training: tuple[float, ...] | None = None
+    evaluation: tuple[float, ...] | None = None
     reason: str = ""
 
     @property
-    def agrees(self):
+    def agrees(self) -> bool:
         """Whether all differences are within the rounding of the dtype."""
         bound = 1e-7 if self.dtype == "float64" else 1e-4
         found = [*(self.training or ()), *(self.evaluation or (float("inf"),))]
         return not self.reason and all(one <= bound for one in found)
 
 
-def judge(name):
+def judge(name: str) -> Judged:
     """Convert a model and compare it with its net."""
     torch.manual_seed(0)
     module = library.make(name)
@@ -55,7 +57,7 @@ def judge(name):
     return Judged(name, count, dtype, training, evaluation)
 
 
-def compared(module, net, params, x, stats=True):
+def compared(module: nn.Module, net: fn.Layer, params: Params, x: Tensor, stats: bool = True) -> tuple[float, ...]:
     """Return the largest differences of the outputs, the gradients and, in training, the running statistics."""
     module.zero_grad()
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
@@ -79,12 +81,12 @@ def compared(module, net, params, x, stats=True):
     return tuple(found)
 
 
-def listed(value):
+def listed(value: Any) -> list[Tensor]:
     """List the tensors of an output."""
     return [value] if isinstance(value, Tensor) else [*value]
 
 
-def difference(one, other, least=1e-30):
+def difference(one: Tensor, other: Tensor, least: float = 1e-30) -> float:
     """Return the largest difference of two tensors, relative to the largest number of the second, or to ``least``."""
     other = other.detach().double()
     return float((one.double() - other).abs().max() / other.abs().max().clamp_min(least))

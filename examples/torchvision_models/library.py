@@ -1,5 +1,8 @@
 """torchvision's classification models, without weights and without its C++ operators, which the models do not call."""
 
+import importlib
+from types import ModuleType
+
 import torch
 from torch import nn
 
@@ -9,8 +12,10 @@ OPERATORS = (
 )
 """The operators that torchvision looks up at import; a CPU build of torch cannot load their code."""
 
+DECLARED: list[torch.library.Library] = []
 
-def models():
+
+def models() -> ModuleType:
     """Import ``torchvision.models``, after declaring the names of the operators if their library cannot be loaded."""
     try:
         torch.ops.torchvision.nms  # noqa: B018 (raises where it is not declared)
@@ -18,22 +23,20 @@ def models():
         declared = torch.library.Library("torchvision", "FRAGMENT")
         for name in OPERATORS:
             declared.define(f"{name}(Tensor x) -> Tensor")
-        models.declared = declared  # the operators stay declared as long as this object lives
-    from torchvision import models as found
-
-    return found
+        DECLARED.append(declared)  # the operators stay declared as long as this object lives
+    return importlib.import_module("torchvision.models")
 
 
-def names():
+def names() -> list[str]:
     """List the classification models."""
     found = models()
-    return found.list_models(module=found)
+    return list(found.list_models(module=found))
 
 
-def make(name):
-    """Make a model without dropout and stochastic depth. All weights are random, even those that are initialized to 0."""
+def make(name: str) -> nn.Module:
+    """Make a model without dropout and stochastic depth. All weights are random, even those that torchvision sets to 0."""
     aux = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    module = models().get_model(name, weights=None, **aux)
+    module: nn.Module = models().get_model(name, weights=None, **aux)
     for part in module.modules():
         for rate in ("p", "dropout", "attention_dropout", "drop_rate"):
             if isinstance(getattr(part, rate, None), float):
@@ -44,15 +47,13 @@ def make(name):
     return module
 
 
-def size(name, module):
+def size(name: str, module: nn.Module) -> int:
     """Return the size of a square image for a model: the model's size if its layers depend on it, otherwise a small size."""
     fixed = getattr(module, "image_size", None)
     return fixed or (299 if name.startswith("inception") else 224 if name.startswith(("maxvit", "swin")) else 64)
 
 
-def version():
+def version() -> str:
     """Return the version of torchvision."""
     models()
-    import torchvision
-
-    return torchvision.__version__.partition("+")[0]
+    return str(importlib.import_module("torchvision").__version__).partition("+")[0]

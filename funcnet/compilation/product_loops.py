@@ -71,34 +71,38 @@ struct FuncnetProduct {
         if constexpr (REST > 0) all_rows<(REST + V - 1) / V, (REST - 1) % V + 1>(a, b + n, step, addend, n, c);
     }
 
-    // Copy b, whose columns are contiguous, to rows.
-    static inline void turn(const T* b, T* rows) {
-        constexpr int64_t S = 16, REST = N % S, STEP = VECTORS * V;
-        for (int64_t k = 0; k + S <= K; k += S) {
-            for (int64_t n = 0; n + S <= N; n += S)
-                at::vec::transpose_mxn<T, S, S>(b + n * BN + k, BN, rows + k * STEP + n, STEP);
-            if constexpr (REST > 0)
-                at::vec::transpose_mxn<T, REST, S>(b + (N - REST) * BN + k, BN, rows + k * STEP + N - REST, STEP);
-        }
-        for (int64_t n = 0; n < N; n++)
-            for (int64_t k = K - K % S; k < K; k++) rows[k * STEP + n] = b[n * BN + k];
+    // Copy D columns of R rows to D rows.
+    template <int64_t R, int64_t D>
+    static inline void turn_some(const T* from, int64_t step, T* to, int64_t width) {
+        constexpr int64_t S = 16, REST = R % S;
+        for (int64_t r = 0; r + S <= R; r += S) at::vec::transpose_mxn<T, S, D>(from + r * step, step, to + r, width);
+        if constexpr (REST > 0)
+            at::vec::transpose_mxn<T, REST, D>(from + (R - REST) * step, step, to + R - REST, width);
+    }
+
+    // Copy R rows of C contiguous elements to C rows.
+    template <int64_t R, int64_t C>
+    static inline void turn(const T* from, int64_t step, T* to, int64_t width) {
+        constexpr int64_t S = 16, REST = C % S;
+        for (int64_t c = 0; c + S <= C; c += S) turn_some<R, S>(from + c, step, to + c * width, width);
+        if constexpr (REST > 0) turn_some<R, REST>(from + C - REST, step, to + (C - REST) * width, width);
     }
 
     static inline void run(const T* a, const T* b, const T* addend, T* c) {
         if constexpr (BN == 1) {
             over(a, b, BK, addend, c);
         } else {
-            alignas(64) T rows[K * VECTORS * V];
+            constexpr int64_t STEP = VECTORS * V;
+            alignas(64) T rows[K * STEP];
+            if constexpr (N % V > 0)  // zeros after the last column, which the copies overwrite before it
+                for (int64_t k = 0; k < K; k++) Vec(0).store(rows + (k + 1) * STEP - V);
             if constexpr (BK == 1) {
-                turn(b, rows);
+                turn<N, K>(b, BN, rows, STEP);
             } else {
                 for (int64_t n = 0; n < N; n++)
-                    for (int64_t k = 0; k < K; k++) rows[k * VECTORS * V + n] = b[k * BK + n * BN];
+                    for (int64_t k = 0; k < K; k++) rows[k * STEP + n] = b[k * BK + n * BN];
             }
-            if constexpr (N % V > 0)
-                for (int64_t k = 0; k < K; k++)
-                    for (int64_t n = N; n < VECTORS * V; n++) rows[k * VECTORS * V + n] = 0;
-            over(a, rows, VECTORS * V, addend, c);
+            over(a, rows, STEP, addend, c);
         }
     }
 
@@ -106,8 +110,7 @@ struct FuncnetProduct {
     void run_turned(const T* a, const T* b, const T* addend, T* c) {
         alignas(64) T turned[N * M];
         FuncnetProduct<T, N, M, K, BN, BK, AK, AM, ADDS, DN, DM>::run(b, a, addend, turned);
-        for (int64_t m = 0; m < M; m++)
-            for (int64_t n = 0; n < N; n++) c[m * N + n] = turned[n * M + m];
+        turn<N, M>(turned, M, c, N);
     }
 };
 #endif

@@ -34,7 +34,7 @@ class ProductPass(_passes.CustomGraphPass):  # type: ignore[misc]
 
     def uuid(self) -> Any:
         files = (__file__, product_loops.__file__, small_products.__file__)
-        return _passes.get_hash_for_files(files), small_products.SMALL.value
+        return _passes.get_hash_for_files(files), small_products.limit()
 
 
 class ProductTemplate(_templates.CppTemplate):  # type: ignore[misc]
@@ -87,11 +87,26 @@ def _is_better_turned(rows: int, columns: int, inner: int, am: int, bn: int, lan
     return cost(columns, rows, am) + 2 * rows * columns < cost(rows, columns, bn)
 
 
+def _in_memory(x: Any) -> Any:
+    """Have Inductor write an operand to memory, in the order of what it is computed from: its loop then transposes nothing.
+
+    The nets of an ensemble keep features before rows. A step of 20 nets of 2-25-25-25-2 takes 0.72 of the time with their
+    gradients in rows.
+    """
+    buffer = x.data
+    while isinstance(buffer, _ir.BaseView):
+        buffer = buffer.data
+    if isinstance(buffer, _ir.StorageBox):
+        buffer.realize()
+        buffer.data.decide_layout()
+    node = _ir.ExternKernel.realize_input(x)
+    node.freeze_layout()
+    return node
+
+
 def _lowered(a: Any, b: Any, addend: Any) -> Any:
-    """Lower the operator: realize its operands in memory, where the kernel reads them."""
-    nodes = [_ir.ExternKernel.realize_input(x) for x in (a, b, addend) if x is not None]
-    for node in nodes:
-        node.freeze_layout()
+    """Lower the operator: Inductor writes its operands to memory, and the kernel reads them there."""
+    nodes = [_in_memory(x) for x in (a, b, addend) if x is not None]
     size = [*nodes[0].get_size()[:-1], nodes[1].get_size()[-1]]
     layout = _ir.FixedLayout(nodes[0].get_device(), nodes[0].get_dtype(), size)
     template = ProductTemplate("small_product", nodes, layout, num_threads=1)

@@ -42,9 +42,9 @@ Verdict = Stop | None
 
 
 class Epoch(NamedTuple):
-    """The state of a training after an epoch, which each callback receives.
+    """The state of training after an epoch, which each callback receives.
 
-    Its tensors are never written to, so a callback may keep them.
+    Its tensors are never written to, so a callback can keep them.
 
     Args:
         number: Number of epochs done, from 1.
@@ -64,9 +64,9 @@ class Epoch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The state of a training after a step, which ``Callback.on_step`` receives.
+    """The state of training after a step, which ``Callback.on_step`` receives.
 
-    Its tensors are never written to, so a callback may keep them.
+    Its tensors are never written to, so a callback can keep them.
 
     Args:
         number: Total number of steps done, from 1.
@@ -126,8 +126,8 @@ class Callback(Value):
         """Return the memory after an epoch, and ``stop`` to end the training or ``None`` to continue.
 
         Args:
-            memory: The memory before the epoch, as ``init`` or the last ``update`` returned it.
-            epoch: The state of the training.
+            memory: The memory that ``init`` or the last ``update`` returned.
+            epoch: The state of training.
         """
         del epoch
         return memory, None
@@ -138,17 +138,17 @@ class Callback(Value):
         Overriding it makes steps slower: no memory is reused from step to step, and inference mode is off.
 
         Args:
-            step: The state of the training.
+            step: The state of training.
         """
         del step
         return None
 
     def params(self, memory: Tree, params: Params) -> Params:
-        """Return the params that ``fit`` returns, by default the last ones.
+        """Return the params that ``fit`` returns, by default the params after the last epoch.
 
         Args:
             memory: The memory after the last epoch.
-            params: The params after the last epoch, or those that an earlier callback returned.
+            params: The params after the last epoch, or the params that an earlier callback returned.
         """
         del memory
         return params
@@ -162,7 +162,7 @@ Memories = dict[str, Tree]
 
 
 class Callbacks:
-    """The callbacks of a training."""
+    """The callbacks of a call of ``fit``."""
 
     __slots__ = ("all", "of_steps")
 
@@ -226,7 +226,7 @@ def _pair(callback: Callback, answer: Any) -> tuple[Tree, Verdict]:
 
 
 def _checked(callback: Any, verdict: Any) -> bool:
-    """Return whether to stop; a callback may return ``None`` or ``stop``."""
+    """Return whether to stop; a callback must return ``None`` or ``stop``."""
     if verdict is not None and not isinstance(verdict, Stop):
         raise value_error(f"callback {_name(callback)}", "it must return None or fn.stop", describe(verdict))
     return verdict is not None

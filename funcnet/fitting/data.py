@@ -1,10 +1,10 @@
-"""Data of ``fit``, ``evaluate`` and ``predict``: rows of tensors, which are cut into batches, or an iterable of batches.
+"""Data for ``fit``, ``evaluate`` and ``predict``: rows of tensors, which are cut into batches, or an iterable of batches.
 
     (x, target)            ``Rows``: tensors or numpy arrays, or trees of them, with one row per example
     DataLoader, list, ...  ``Stream``: batches, each (x, target)
     f(epoch) → iterable    ``Stream``: the batches of an epoch; epochs count from 0
 
-A ``Rows`` can repeat any batch of an epoch; a ``Stream`` only runs from the first batch to the last.
+``Rows`` can repeat any batch of an epoch; a ``Stream`` only runs from the first batch to the last.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +70,7 @@ def _is_pair(data: Any) -> bool:
 
 
 def _require_x(data: Any, who: str, name: str) -> None:
-    """Refuse an x without tensors, and an empty target other than ``None`` (for losses that need no target)."""
+    """Raise for an x without tensors, and for an empty target other than ``None`` (for losses without a target)."""
     x, target = data
     odd = [part for part in (x, target) if not tree.leaves(part) and (part is x or part is not None)]
     if odd:
@@ -78,7 +78,7 @@ def _require_x(data: Any, who: str, name: str) -> None:
 
 
 class Rows:
-    """Tensors with one row per example, cut into batches in the given order or in one determined by a key."""
+    """Tensors with one row per example, cut into batches in the given order or in an order determined by a key."""
 
     once = False
 
@@ -92,7 +92,7 @@ class Rows:
         if drop_last and self.rows < batch_size:
             rule = f"with drop_last there must be batch_size={batch_size} rows or more"
             raise value_error(who, rule, f"{self.rows} rows")
-        self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split refuses numpy integers
+        self.batch_size, self.drop_last = int(batch_size), drop_last  # torch.split rejects numpy integers
         self.device = tree.leaves(self.data)[0].device
         self._last_cut: tuple[int, list[Tensor]] | None = None
 
@@ -102,7 +102,7 @@ class Rows:
         return self.rows // self.batch_size if self.drop_last else -(-self.rows // self.batch_size)
 
     def cut(self, order: Key | None = None) -> list[Tensor]:
-        """Return the row numbers of each batch; the last result is kept, because an epoch needs it twice."""
+        """Return the row numbers of each batch; the last result is cached, because an epoch needs it twice."""
         if order is None:
             return self._split(torch.arange(self.rows))
         number = int(order)
@@ -122,7 +122,7 @@ class Rows:
             yield from (take(self.data, rows) for rows in pieces)
 
     def generators(self) -> list[torch.Generator]:
-        """List no generators: a key determines the order."""
+        """Return no generators: a key determines the order."""
         return []
 
     def described(self) -> dict[str, Any]:
@@ -169,8 +169,8 @@ class Stream:
             if callable(getattr(one, "set_epoch", None)):
                 one.set_epoch(epoch)
         if getattr(self.data, "persistent_workers", False) and getattr(self.data, "_iterator", None) is not None:
-            # A DataLoader draws a seed before the order for new workers, but not for persistent ones: a resumed training would
-            # see other orders.
+            # A DataLoader samples a seed for new workers before it samples the order, but not for persistent workers: a resumed
+            # run would otherwise see another order.
             torch.empty((), dtype=torch.int64).random_(generator=getattr(self.data, "generator", None))
         with torch.inference_mode(False):
             batches = iter(self.data if isinstance(self.data, Iterable) else self._made(self.data, epoch))
@@ -190,7 +190,7 @@ class Stream:
         return batches
 
     def _samplers(self) -> list[Any]:
-        """List the data, and the dataset and samplers of a DataLoader."""
+        """Return the data, and the dataset and samplers of a DataLoader."""
         loader, found = self.data, [self.data]
         for path in (("dataset",), ("sampler",), ("batch_sampler",), ("batch_sampler", "sampler")):
             one = loader
@@ -201,7 +201,7 @@ class Stream:
         return found
 
     def generators(self) -> list[torch.Generator]:
-        """List the generators of a DataLoader and its samplers; checkpoints hold their states."""
+        """Return the generators of a DataLoader and its samplers; checkpoints contain their states."""
         found: list[torch.Generator] = []
         for one in self._samplers():
             generator = getattr(one, "generator", None)
@@ -253,7 +253,7 @@ def source_of(data: Any, who: str, name: str, batch_size: int, *, drop_last: boo
 
 
 _TRANSFORM = "; transform=lambda batch, key: (x, target) makes one"
-_FUNCTION = "; a function of the epoch may make them: lambda epoch: ((batch['x'], batch['y']) for batch in loader)"
+_FUNCTION = "; a function of the epoch can make them: lambda epoch: ((batch['x'], batch['y']) for batch in loader)"
 
 
 def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:

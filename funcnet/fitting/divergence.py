@@ -1,4 +1,4 @@
-"""Divergence: find the first non-finite number of a training, and the layer that produced it."""
+"""Divergence: find the first non-finite number of a training run, and the layer that produced it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,17 +19,17 @@ from funcnet.value import parts
 
 
 def skips_steps(opt: Optimizer) -> bool:
-    """Return whether an optimizer skips non-finite steps, so that the training may continue."""
+    """Return whether an optimizer skips non-finite steps, so that training can continue."""
     return any(isinstance(part, (SkipNonFinite, LossScale)) for part in parts(opt, given=True))
 
 
 def stays_finite(params: Params, start: Params) -> bool:
-    """Return whether params are finite, except for infinities that they started with, as in a mask."""
+    """Return whether params are finite, except for infinities that they started with, for example in a mask."""
     return are_finite([leaf for leaf in tree.leaves(params) if isinstance(leaf, Tensor)]) or not first_bad(params, start)
 
 
 def first_bad(found: Tree, start: Tree = None) -> str:
-    """Return the path and index of the first NaN or infinity, or ``""``; infinities that ``start`` has too do not count."""
+    """Return the path and index of the first NaN or infinity, or ``""``; infinities that are also in ``start`` do not count."""
     before = {} if start is None else tree.names(start)
     for path, leaf in tree.names(found).items():
         bad = _bad(leaf, before.get(path))
@@ -47,12 +47,12 @@ def _bad(leaf: Any, before: Any) -> Tensor | None:
 
 
 def diverged(what: str, when: str, bad: str) -> FloatingPointError:
-    """Make the error that ends a training."""
+    """Return the error that ends training."""
     return FloatingPointError(f"fit: the loss and params must stay finite, got {what} in {when}; first bad leaf: {bad}")
 
 
 Cause = tuple[str, int | None, Exception | None]
-"""The first bad leaf in words, the step that produced it (from 0), and the error of the first layer at fault."""
+"""The description of the first bad leaf, the step that produced it (from 0), and the error of the first layer at fault."""
 
 
 def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[Any, Any, Any]], last: Params) -> Cause:
@@ -62,22 +62,22 @@ def cause(step: TrainStep, start: tuple[Params, Tree], batches: Iterable[tuple[A
     if the batches cannot be fetched again.
     """
     try:
-        return _repeated(step, *start, batches) or (_worded(last, start[0]), None, None)
+        return _repeat(step, *start, batches) or (_describe(last, start[0]), None, None)
     except Exception:
-        return _worded(last, start[0]), None, None
+        return _describe(last, start[0]), None, None
 
 
-def _worded(params: Params, start: Params) -> str:
+def _describe(params: Params, start: Params) -> str:
     return first_bad({"params": params}, {"params": start}) or "none, only the loss"
 
 
-def _repeated(step: TrainStep, start: Params, state: Tree, batches: Iterable[tuple[Any, Any, Any]]) -> Cause | None:
+def _repeat(step: TrainStep, start: Params, state: Tree, batches: Iterable[tuple[Any, Any, Any]]) -> Cause | None:
     params, strict = start, not skips_steps(step.opt)
     for i, (x, target, rng) in enumerate(batches):
         after, state, value = step(params, state, x, target, rng)
         if not stays_finite(after, start) or (strict and tree.size(x) and not value.isfinite().all()):
             found = first_bad({"x": x, "target": target})
-            return (found, i, None) if found else (_worded(after, start), i, _layer_at_fault(step, params, x, target, rng))
+            return (found, i, None) if found else (_describe(after, start), i, _layer_at_fault(step, params, x, target, rng))
         params = after
     return None
 

@@ -1,4 +1,4 @@
-"""Early stopping: a callback that ends a training when a column of its history no longer improves."""
+"""Early stopping: a callback that ends training when a column of the history no longer improves."""
 
 import math
 
@@ -14,27 +14,27 @@ from funcnet.value import frozen
 
 @frozen
 class EarlyStopping(Callback):
-    """Stop the training when a column of the history has not improved for some epochs, and keep the best params.
+    """Stop training when a column of the history has not improved for some epochs, and keep the best params.
 
         improved = value < best - min_delta      mode="min"
         improved = value > best + min_delta      mode="max"
 
-    Use it as ``fit(..., callbacks=[EarlyStopping(patience=5)])``. NaN is never an improvement. The params that ``fit`` then
-    returns are those that were evaluated, ``Epoch.eval_params``.
+    Use it as ``fit(..., callbacks=[EarlyStopping(patience=5)])``. NaN is never an improvement. ``fit`` then returns the params
+    that were evaluated, ``Epoch.eval_params``.
 
     Args:
-        patience: Number of epochs in a row without improvement after which the training stops.
+        patience: Number of epochs in a row without improvement after which training stops.
         monitor: Name of the column, such as ``"validation_accuracy"``; ``None`` for ``validation_loss``, or for ``loss`` without
             validation data.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         min_delta: Smallest change that counts as an improvement, exclusive, in units of the column.
-        restore_best: Whether ``fit`` returns the params of the best epoch, even if no callback stopped the training.
+        restore_best: Whether ``fit`` returns the params of the best epoch, even if no callback stopped training.
 
     State:
         The best value, its epoch and params, and the number of epochs since.
 
     Raises:
-        ValueError: If an argument has another type; from ``fit``, if the history lacks the column or the column holds no numbers.
+        ValueError: If an argument has another type; from ``fit``, if the history lacks the column or its values are not numbers.
 
     References:
         Prechelt 1998, "Early stopping: but when?".

@@ -32,9 +32,9 @@ def evaluate(
 
         value = Σ wᵢ valueᵢ / Σ wᵢ      over the batches i, wᵢ = loss.weight_of(targetᵢ)
 
-    The net is evaluated as ``net.inference()``. A loss with ``reduction="sum"`` is added up instead. Metrics are values that add
-    up; a plain function is averaged with the weights ``weight_of(target)`` if it has this method, or else with the numbers of
-    rows. The results therefore depend on ``batch_size`` only through rounding.
+    The net is evaluated as ``net.inference()``. A loss with ``reduction="sum"`` is summed instead. Metrics add up over batches; a
+    plain function is averaged with the weights ``weight_of(target)`` if it has this method, or else with the numbers of rows. The
+    results therefore depend on ``batch_size`` only through rounding.
 
     Args:
         net: The net.
@@ -74,7 +74,7 @@ def evaluate(
 def measured(
     net: Layer, params: Params, source: Source, wanted: Any, mean: LossMean | None, prefix: str = "", epoch: int = 0
 ) -> dict[str, Any]:
-    """Return the loss and metrics on the batches of an epoch; ``net`` is the result of ``inference()`` already."""
+    """Return the loss and metrics on the batches of an epoch; ``net`` must be the result of ``inference()``."""
     if device_of(params).type == "meta":
         raise value_error("evaluate", "params must have values", "params on the meta device")
     totals, seen, batches = mean.start() if mean else [], wanted.start(), 0
@@ -127,18 +127,18 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
     require("predict", net=(Layer, LAYER, net))
     require_whole("predict", "batch_size", 1, batch_size)
     source = source_of(x, "predict", "x", batch_size, pairs=False)
-    judged, device, found = net.inference(), device_of(params), []
+    final, device, found = net.inference(), device_of(params), []
     with torch.inference_mode():
         for batch in source.batches():
             x = moved(as_tensors(batch), device, "predict")
-            found.append(_with_rows(net, judged(params, x), x))
+            found.append(_require_rows(net, final(params, x), x))
     if not found:
         raise value_error("predict", "x must have at least one batch", "none")
     return _joined(found)  # outside inference mode, so that autograd accepts the result
 
 
-def _with_rows(net: Layer, y: Tree, x: Tree) -> Tree:
-    """Raise ``ValueError`` unless y has one row for each row of x."""
+def _require_rows(net: Layer, y: Tree, x: Tree) -> Tree:
+    """Return y; raise ``ValueError`` unless it has one row for each row of x."""
     rows = {len(leaf) if leaf.dim() else -1 for leaf in tree.leaves(x) if isinstance(leaf, Tensor)}
     for leaf in tree.leaves(y):
         if not leaf.dim() or {len(leaf)} != rows:

@@ -1,4 +1,4 @@
-"""Global random numbers: a key determines the draws of a DataLoader, its dataset and a transform in an epoch."""
+"""Global random numbers: a key determines the random numbers of a DataLoader, its dataset and a transform in an epoch."""
 
 import random
 import sys

@@ -1,4 +1,4 @@
-"""The history of a training: named columns with a value for each epoch."""
+"""The history of a training run: named columns with a value for each epoch."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ from funcnet.markup import Markup, element, folded, joined, output, table
 from funcnet.tables import aligned
 
 MOST_ROWS, _ENDS = 20, 5
-"""Rows shown at the beginning and at the end of a longer table."""
+"""Most rows of a table, and the number of rows shown at each end of a longer one."""
 _WIDTH = 120
 """Characters of the longest line; a wider table is split into several."""
 
 
 class History(dict[str, list[Any]]):
-    """Measurements of a training: a dict from column names, such as ``epoch``, ``loss`` and ``seconds``, to lists.
+    """Measurements of a training run: a dict from column names, such as ``epoch``, ``loss`` and ``seconds``, to lists.
 
     It prints as a table, in notebooks too, and ``plot()`` draws it. Each list has a value for each epoch: a number, a tensor
     (such as a confusion matrix), or ``None`` if nothing was measured. A column that began later has a shorter list, for the last
@@ -72,7 +72,7 @@ class History(dict[str, list[Any]]):
             self.setdefault(name, []).append(kept.get(name))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a list with a dict for each epoch, as for ``pandas.DataFrame(history.rows())`` or ``csv.DictWriter``."""
+        """Return a list with a dict for each epoch, for ``pandas.DataFrame(history.rows())`` or ``csv.DictWriter``."""
         count = self._epochs()
         return [{name: c[i - count] for name, c in self.items() if len(c) >= count - i} for i in range(count)]
 
@@ -124,7 +124,7 @@ class History(dict[str, list[Any]]):
         return draw({name: self[name] for name in names}, self._numbers(), figure)
 
     def copy(self) -> "History":
-        """Return a copy to which rows can be appended without changing this one; tensors are shared."""
+        """Return a copy to which rows can be appended without changing the original; tensors are shared."""
         made = History()
         for name, column in self.items():
             made[name] = [*column]  # values are not checked again: fit copies the history after each epoch
@@ -164,7 +164,7 @@ class History(dict[str, list[Any]]):
         return max(map(len, self.values()), default=0)
 
     def _numbers(self) -> list[int]:
-        """Return the epoch numbers, counted from 1 if there is no such column."""
+        """Return the epoch numbers, counted from 1 if there is no column of them."""
         count = self._epochs()
         epochs = self.get("epoch", [])
         return epochs if len(epochs) == count and all(isinstance(n, int) for n in epochs) else [*range(1, count + 1)]
@@ -182,7 +182,7 @@ def content_of(history: History, most: int | None) -> Markup:
 
     Args:
         history: The history.
-        most: The most rows of the table; a longer history shows only its first and last epochs. ``None`` for no limit.
+        most: Maximal number of rows; a longer history shows only its first and last epochs. ``None`` for no limit.
     """
     head, *rows = history._cells(most)
     if not rows or not head:

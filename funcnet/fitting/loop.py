@@ -15,8 +15,8 @@ from funcnet.errors import describe, value_error
 from funcnet.fitting.arguments import LAYER, LOSS, OPTIMIZER, require
 from funcnet.fitting.callbacks import Callbacks, Epoch
 from funcnet.fitting.data import Rows, Source, is_rows, moved, source_of
+from funcnet.fitting.epoch_evaluation import EpochEvaluation
 from funcnet.fitting.history import History
-from funcnet.fitting.judging import Judge
 from funcnet.fitting.position import Position, call_of, from_tree, require_same_call
 from funcnet.fitting.progress import Progress, Shown, require_progress
 from funcnet.fitting.result import Fit
@@ -65,16 +65,16 @@ def fit(
 
     The key determines everything random. Each epoch visits the rows in a new order. For a DataLoader, its dataset and a
     transform, the global generators of torch, Python and numpy are seeded for the epoch and restored afterwards; a loader with a
-    ``generator`` draws from that one. If a sampler or dataset has ``set_epoch``, it is called with the epoch, from 0.
+    ``generator`` uses that instead. If a sampler or dataset has ``set_epoch``, it is called with the epoch, from 0.
 
-    With ``checkpoints``, an interrupted training continues when ``fit`` is called again with the same arguments, even within an
-    epoch. It ends with the same params, bit for bit, as an uninterrupted one on the same kind of machine, with the same number of
-    threads and in the same mode. Batches of the epoch that were already done are fetched again if they may draw random numbers.
-    Workers of a DataLoader with ``persistent_workers=True`` keep random numbers that no checkpoint holds. To continue without
+    With ``checkpoints``, an interrupted run continues when ``fit`` is called again with the same arguments, even within an epoch.
+    It ends with the same params, bit for bit, as an uninterrupted run on the same kind of machine, with the same number of
+    threads and in the same mode. Earlier batches of the epoch are fetched again if that can consume random numbers. Workers of a
+    DataLoader with ``persistent_workers=True`` have random states that no checkpoint contains. To continue without
     ``checkpoints``, pass the ``params`` and ``state`` after ``n`` epochs, the same key, and ``epochs_done=n``.
 
-    The training stops with an error at the first non-finite loss or params, and saves no checkpoint of them. It continues if
-    ``opt`` skips such steps, as ``SkipNonFinite`` does. ``fit`` calls ``kernels.retain_freed_memory``.
+    Training stops with an error at the first non-finite loss or params, and saves no checkpoint of them. It continues if ``opt``
+    skips such steps, as ``SkipNonFinite`` does. ``fit`` calls ``kernels.retain_freed_memory``.
 
     Args:
         net: The net.
@@ -82,44 +82,44 @@ def fit(
         opt: The optimizer. ``Averaged(opt, EMA())`` also averages params.
         data: (x, target), tensors or numpy arrays or trees of them with one row per example; or an iterable of batches
             (x, target), such as a ``DataLoader``; or a function of the epoch, from 0, that returns such an iterable. With
-            ``transform`` a batch may be any tree of tensors, such as a dict.
+            ``transform``, a batch can be any tree of tensors, such as a dict.
         epochs: Total number of epochs, including those in ``checkpoints``.
         batch_size: Number of rows in a batch of (x, target); the last batch may be smaller. An iterable defines its own batches.
         key: A key or an int seed.
         params: Params to start from, by default ``net.init`` on the device of ``data``. Batches of an iterable are moved to the
-            device of the params. The given params are not written to; the trained ones require no grad.
+            device of the params. The given params are not written to; the returned params require no grad.
         state: Optimizer state to start from, by default ``opt.init(params)``.
         validation: Data to evaluate after each epoch, in any form of ``data``, with ``net.inference()`` and
             ``opt.eval_params(state, params)``. ``transform`` is not applied to it.
         metrics: Metrics, such as ``F1()``, and functions (y, target) → number, such as ``accuracy``. They are measured on the
-            validation data, or on ``data`` without any.
+            validation data, or else on ``data``.
         drop_last: Whether to leave out a smaller last batch of rows.
-        transform: A function (batch, key) → (x, target), such as an augmentation. It draws random numbers from the key, which is
-            new for each step.
-        accumulate: Number of micro-batches into which each batch is split to save memory; the gradient is that of the whole
-            batch.
+        transform: A function (batch, key) → (x, target), such as an augmentation. Its random numbers should depend only on the
+            key, which is new for each step.
+        accumulate: Number of micro-batches into which each batch is split to save memory; the gradient is the same as for the
+            whole batch.
         in_backward: Whether to update each layer in the backward pass as soon as its gradient is known, as in ``train_step``.
         norms: Whether to add the columns ``grad_norm`` and ``update_norm`` to the history: the norms of the gradient and of the
             change of params, averaged over the steps.
         callbacks: Functions of an ``Epoch``, called after each epoch, which return ``None`` or ``stop``; and ``Callback`` values,
             such as ``EarlyStopping(patience=3)``.
-        checkpoints: A folder or ``Checkpoints`` to save to after each epoch and every ``Checkpoints.every`` steps.
+        checkpoints: A folder or ``Checkpoints`` for saving after each epoch and every ``Checkpoints.every`` steps.
         progress: ``True`` for a bar if standard error is a terminal and tqdm is installed, else about ten lines there;
             ``"bar"``, ``"lines"``, or ``False``; or a function of a line of text, such as ``logging.info``, called after each
             epoch.
-        epochs_done: Number of epochs trained before, without ``checkpoints``; ``epochs`` more follow.
+        epochs_done: Number of epochs that were trained before, without ``checkpoints``; ``epochs`` more follow.
 
     Returns:
         The params, the state and the history. The history has the columns ``epoch`` (from 1), ``loss`` (the mean over the
         training steps), ``seconds`` (of training), and ``loss.<name>`` for each part of a composite loss, unscaled; with
         ``validation`` also ``validation_loss``. A metric is in ``validation_<name>``, or in ``<name>`` without validation data.
-        To evaluate params that ``opt`` averages, use ``opt.eval_params(fit.state, fit.params)``. With ``EarlyStopping`` the
-        params are already those of the best evaluation; the state is the last one.
+        To evaluate params that ``opt`` averages, use ``opt.eval_params(fit.state, fit.params)``. With ``EarlyStopping``, the
+        params already come from the best evaluation; the state comes from the last epoch.
 
     Raises:
         ValueError: If ``batch_size`` is below 1, ``epochs`` is below 0, data is empty or has different numbers of rows, there are
             fewer rows than ``batch_size`` with ``drop_last``, an argument has another type, a metric has the name of another one
-            or of a column, or the checkpoints are those of another net, key, number of rows or batch size.
+            or of a column, or the checkpoints belong to another net, key, number of rows or batch size.
         FloatingPointError: If the loss or the params become non-finite, with the step and the first bad leaf.
         OSError: If a checkpoint cannot be written.
 
@@ -138,7 +138,7 @@ def fit(
     _require_options(transform, progress, epochs=epochs, epochs_done=epochs_done)
     source = _source(data, batch_size, drop_last, transform)
     used = recorded(opt) if norms else opt
-    judge = Judge.of(net, loss, used, source, validation, metrics, transform)
+    evaluation = EpochEvaluation.of(net, loss, used, source, validation, metrics, transform)
     kept, heard = _checkpoints(checkpoints, epochs_done), Callbacks(callbacks)
     retain_freed_memory()
     first, order, noise = random.split(_with_value(key), 3)
@@ -146,23 +146,23 @@ def fit(
     donated = train_step(net, by_part(loss), used.donate(), in_backward=in_backward, accumulate=accumulate)  # writes to copies
     step = pure if heard.of_steps else donated
     start = _start(used, net.init(first) if params is None else params, state, source if params is None else None)
-    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(judge.generators(source)))
+    mean, generators = LossMean(loss), evaluation.generators(source)
+    start = start._replace(epoch=epochs_done, memory=heard.init(start.params), generators=states_of(generators))
     call = call_of(net, loss, opt, accumulate, norms=norms, key=int(as_key(key)), **source.described())
-    mean, generators = LossMean(loss), judge.generators(source)
     weigh = cache(lambda: mean.weights(source.data[1])) if isinstance(source, Rows) and transform is None else None
     training = Training(step, pure, mean, source, transform, order, noise, heard, kept, call, generators, weigh)
     with kept.locked() if kept else nullcontext():
         run = Run(training, _resumed(kept, call, start, heard) if kept else start)
         del start  # so that its params do not stay in memory
-        at = _trained(run, judge, epochs_done + epochs, progress)
+        at = _trained(run, evaluation, epochs_done + epochs, progress)
     return Fit(heard.params(at.memory, at.params), own_state(used, at.state), at.history)
 
 
-def _trained(run: Run, judge: Judge, epochs: int, progress: Shown) -> Position:
+def _trained(run: Run, evaluation: EpochEvaluation, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
     training, at = run.training, run.at._replace(params=None, state=None)
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
-    for source in (training.source, judge.source):
+    for source in (training.source, evaluation.source):
         if source.once and len(left) > 1:
             rule = "an iterator of batches lasts for one epoch; pass a function of the epoch that returns a new one"
             raise value_error("fit", rule, f"{describe(source.data)} for {len(left)} epochs")
@@ -171,14 +171,14 @@ def _trained(run: Run, judge: Judge, epochs: int, progress: Shown) -> Position:
             shown.message(_greeting(at, epochs))
         while run.at.step if run.at.stopped else run.at.epoch < epochs:  # an epoch that was stopped midway still gets its row
             run.epoch(shown.step)
-            run.at = _closed(training, judge, run.at)
+            run.at = _closed(training, evaluation, run.at)
             shown.epoch(run.at.history)
             training.save(run.at)
     return run.at
 
 
 def _greeting(at: Position, epochs: int) -> str:
-    """Say where a training continues, or why it does not."""
+    """Say where training continues, or why it does not."""
     if at.stopped and not at.step:
         return f"fit does not continue: a callback stopped the training after epoch {at.epoch}"
     if at.epoch >= epochs and not at.step:
@@ -186,18 +186,18 @@ def _greeting(at: Position, epochs: int) -> str:
     return f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}"
 
 
-def _closed(training: Training, judge: Judge, at: Position) -> Position:
+def _closed(training: Training, evaluation: EpochEvaluation, at: Position) -> Position:
     """Finish an epoch: add its row to the history, call the callbacks, and return the next position."""
     if not at.losses:
         raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
-    params = judge.opt.eval_params(at.state, at.params)
+    params = evaluation.opt.eval_params(at.state, at.params)
     row = {"epoch": at.epoch + 1, **training.mean.over_batches(torch.stack(at.losses), training.weights(at))}
-    norms, state = judge.opt.read(at.state) if isinstance(judge.opt, Recorder) else ({}, at.state)
-    with training.randomness(at.epoch, "validation", isinstance(judge.source, Rows) or not judge.measures):
-        row |= {**norms, "seconds": at.seconds, **judge.row(params, at.epoch)}
+    norms, state = evaluation.opt.read(at.state) if isinstance(evaluation.opt, Recorder) else ({}, at.state)
+    with training.randomness(at.epoch, "validation", isinstance(evaluation.source, Rows) or not evaluation.measures):
+        row |= {**norms, "seconds": at.seconds, **evaluation.row(params, at.epoch)}
     history = at.history.copy()
     history.append(row)
-    epoch = Epoch(at.epoch + 1, at.params, own_state(judge.opt, state), history.copy(), params, at.steps)
+    epoch = Epoch(at.epoch + 1, at.params, own_state(evaluation.opt, state), history.copy(), params, at.steps)
     memory, stopped = training.callbacks.update(at.memory, epoch)
     return Position(
         at.epoch + 1, 0, at.steps, at.params, state, memory, history,
@@ -234,7 +234,7 @@ def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
     else:
         raise value_error("fit", "checkpoints must be a folder, fn.Checkpoints(folder), or None", describe(given))
     if kept and epochs_done:
-        raise value_error("fit", "epochs_done needs a training without checkpoints, which count epochs themselves", epochs_done)
+        raise value_error("fit", "epochs_done must be 0 with checkpoints, which count epochs themselves", epochs_done)
     return kept and kept.replace(folder=kept.folder.absolute())  # a callback may change the working directory
 
 

@@ -1,4 +1,4 @@
-"""Plots of histories, drawn with matplotlib."""
+"""Plots of histories with matplotlib."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ _BY_NAME = (_PARTS, _NORMS, _RATES)
 _LAST = (_PARTS, _NORMS, _RATES, SECONDS)
 """Panels after those of the loss and the metrics."""
 _MAY_BE_LOGARITHMIC = ("loss", *_BY_NAME)
-"""Panels that may be logarithmic below 1 too; most metrics below 1 are fractions, such as an accuracy."""
+"""Panels that can be logarithmic below 1 too; most metrics below 1 are fractions, such as an accuracy."""
 
 
 class Line(NamedTuple):
@@ -36,7 +36,7 @@ class Line(NamedTuple):
 
     @property
     def base(self) -> str:
-        """The name of the measurement, without the data."""
+        """The name of the measurement, without its data."""
         return self.name.removeprefix(_VALIDATION)
 
 
@@ -54,7 +54,7 @@ def draw(columns: dict[str, Column], epochs: Sequence[int], figure: Figure = Non
 
 
 def panels_of(columns: Iterable[str]) -> dict[str, list[Line]]:
-    """Return the lines of each panel, by its title: first the loss and the metrics, then what comes last."""
+    """Return the lines of each panel, by its title: first the loss and the metrics, then the panels in ``_LAST``."""
     panels: dict[str, list[Line]] = {}
     for line in sorted(map(_line, columns), key=lambda line: _LAST.index(line.panel) if line.panel in _LAST else -1):
         panels.setdefault(line.panel, []).append(line)
@@ -121,13 +121,13 @@ def colors_of(lines: list[Line]) -> list[tuple[int, bool]]:
 
 
 def title_of(title: str, lines: list[Line]) -> str:
-    """Return the words above a panel, which say where all its lines are of the validation data."""
+    """Return the title shown above a panel, which says "validation" if all its lines are of the validation data."""
     only_validation = title not in _BY_NAME and all(line.is_validation for line in lines)
     return f"validation {title}" if only_validation else title
 
 
 def gapped(column: Column, count: int) -> list[float]:
-    """Return a value for each epoch: NaN, which leaves a gap, for a missing or non-finite one."""
+    """Return a value for each epoch: NaN, which leaves a gap, for a missing or non-finite value."""
     missing = [math.nan] * (count - len(column))
     return missing + [float(value) if value is not None and math.isfinite(value) else math.nan for value in column]
 
@@ -169,6 +169,6 @@ def _limits(epochs: Sequence[int]) -> tuple[float, float]:
 
 
 def _escaped(words: str) -> str:
-    """Escape a name: matplotlib takes ``$`` for a formula, and leaves a line named ``_x`` out of the legend."""
+    """Escape a name: matplotlib treats ``$`` as math, and leaves a line named ``_x`` out of the legend."""
     words = words.replace("$", r"\$")
     return f" {words}" if words.startswith("_") else words

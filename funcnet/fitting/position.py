@@ -1,4 +1,4 @@
-"""The position of a training: everything that changes from step to step, as one tree for checkpoints."""
+"""The position in a training run: everything that changes from step to step, as one tree for checkpoints."""
 
 import warnings
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from funcnet.losses.loss import Loss
 from funcnet.optim.base import Optimizer
 
 _MAY_CHANGE = ("loss", "opt", "accumulate")
-"""Arguments of ``fit`` that may differ from the checkpoint's."""
+"""Arguments of ``fit`` that may differ from those in the checkpoint."""
 
 
 class Position(NamedTuple):
-    """The position of a training.
+    """The position in a training run.
 
     Args:
         epoch: Number of epochs done.
@@ -29,9 +29,9 @@ class Position(NamedTuple):
         memory: The memories of the callbacks.
         history: The history.
         losses: The losses of the steps done in this epoch.
-        weights: The weight of each batch in each part of the loss; empty if the rows determine it.
+        weights: The weight of each batch in each part of the loss; empty if it is computed from the rows.
         seconds: Time spent in this epoch.
-        stopped: Whether a callback has ended the training.
+        stopped: Whether a callback has ended training.
         generators: States of a DataLoader's generators at the start of the epoch.
     """
 
@@ -59,7 +59,7 @@ def as_tree(at: Position, call: dict[str, Any]) -> dict[str, Any]:
 def from_tree(saved: Any) -> Position:
     """Return the position in a tree made by ``as_tree``."""
     if not isinstance(saved, dict) or saved.keys() != {*Position._fields, "call"}:
-        raise value_error("fit", "checkpoints must be of an earlier fit; use another folder", "a checkpoint of another tree")
+        raise value_error("fit", "checkpoints must come from an earlier fit; use another folder", "a checkpoint of another tree")
     losses = () if saved["losses"] is None else tuple(saved["losses"].unbind())
     weights = () if saved["weights"] is None else tuple(saved["weights"].tolist())
     found = {**saved, "history": History(saved["history"]), "losses": losses, "weights": weights}
@@ -73,11 +73,11 @@ def call_of(net: Layer, loss: Loss, opt: Optimizer, accumulate: int, **options: 
 
 
 def require_same_call(saved: dict[str, Any], call: dict[str, Any], where: Any) -> None:
-    """Refuse another net, key or batch size; warn about another loss or optimizer, which may be intended."""
+    """Raise for another net, key or batch size; warn about another loss or optimizer, which may be intended."""
     changed = {name: (saved.get(name), call.get(name)) for name in {**saved, **call} if saved.get(name) != call.get(name)}
     for name, (before, value) in changed.items():
         if name not in _MAY_CHANGE:
-            got = f"{value}; use another folder for another training"
+            got = f"{value}; use another folder for another run"
             raise value_error(f"fit, checkpoint in {where}", f"{name} must be {before}", got)
     for name, (before, value) in changed.items():
         warnings.warn(f"fit: {name} was {before} in the checkpoint in {where}, and is {value} from now on", stacklevel=4)

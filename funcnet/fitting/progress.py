@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, lines elsewhere, or a function called with each line."""
+"""Progress of training: a bar on a terminal, lines elsewhere, or a function called with each line."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ _SHORTEST = 10.0
 
 
 class Progress:
-    """Show the progress of a training; this base class shows nothing.
+    """Show the progress of training; this base class shows nothing.
 
     ::
 
@@ -31,7 +31,7 @@ class Progress:
 
     @staticmethod
     def of(progress: Shown, epochs: range, steps: int | None = None, done: int = 0, who: str = "fit") -> "Progress":
-        """Make the progress display for some epochs.
+        """Return the progress display for a range of epochs.
 
         Args:
             progress: ``True`` for a bar if standard error is a terminal and tqdm is installed, else about ten lines;
@@ -48,7 +48,7 @@ class Progress:
         require_progress(progress, who)
         if progress is False:
             return Progress()
-        if callable(progress) or not epochs:  # without epochs there may still be a message, which needs no bar
+        if callable(progress) or not epochs:  # without epochs there can still be a message, which needs no bar
             return _Lines(epochs, progress if callable(progress) else _print, 1)
         bar = _tqdm() if progress == "bar" or (progress is True and sys.stderr.isatty()) else None
         if bar is None and progress == "bar":
@@ -91,7 +91,7 @@ def _tqdm() -> Any:
 
 
 class _Lines(Progress):
-    """Writes a line after every ``stride`` epochs, and after the last."""
+    """Write a line after every ``stride`` epochs, and after the last."""
 
     def __init__(self, epochs: range, write: Write, stride: int) -> None:
         self.epochs, self.write, self.stride = epochs, write, stride
@@ -130,7 +130,7 @@ def _print(text: str) -> None:
 
 
 class _Bar(Progress):
-    """Advances a tqdm bar with each batch if their number is known, else with each epoch."""
+    """Advance a tqdm bar with each batch if their number is known, else with each epoch."""
 
     def __init__(self, tqdm: Any, epochs: range, steps: int | None, done: int) -> None:
         self.epochs, self.steps, self.now = epochs, steps, epochs.start

@@ -1,4 +1,4 @@
-"""The result of a training: params, state and history, to save, print and plot together."""
+"""The result of a training run: params, state and history, to save, print and plot together."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ class Fit(NamedTuple):
             path: The file; an existing one is replaced.
 
         Raises:
-            ValueError: If ``save`` refuses a value, such as a sparse tensor.
+            ValueError: If ``save`` rejects a value, such as a sparse tensor.
             OSError: If the folder is missing or the disk is full.
         """
         save(path, {**self._asdict(), "history": dict(self.history)}, {"kind": "Fit", "history": _outline(self.history)})

@@ -43,7 +43,7 @@ _BETTER = {"loss": min, "accuracy": max}
 
 
 class Fact(NamedTuple):
-    """A number at the head of the report, and what it is."""
+    """A number at the top of the report, and its label."""
 
     value: str
     words: str
@@ -59,28 +59,28 @@ def report(
     classes: Sequence[str] | None = None,
     title: str = "Training report",
 ) -> Path:
-    """Write a run as one HTML file: curves, the best epoch, seconds, versions, and if given a confusion matrix and the net.
+    """Write a run as one HTML file: curves, the best epoch, seconds, versions, and, if given, a confusion matrix and the net.
 
-    The file needs nothing from outside, neither scripts nor fonts nor images, so it can be mailed and archived. It follows the
-    reader's light or dark theme. An existing file is replaced in one piece.
+    The file is self-contained, without external scripts, fonts or images, so it can be mailed and archived. It follows the
+    reader's light or dark theme. An existing file is replaced atomically.
 
     Args:
         run: The result of ``fit``, or its history.
         path: The file to write, usually ending in ``.html``.
-        net: The net. With ``x`` its ``summary`` is shown, without it an outline of its layers.
+        net: The net. The report shows its ``summary`` if ``x`` is given, else an outline of its layers.
         x: An input of the net, or its shape, as for ``summary``.
-        confusion: A matrix of counts, or of shares, with a row for each true class; or the name of a column of the history
-            that holds such matrices, of which the last is shown. By default the last column that does, if there is one.
-        classes: Names of the classes, in order. By default their numbers.
+        confusion: A matrix of counts or fractions, with a row for each true class; or the name of a column of such matrices in
+            the history, of which the last is shown. By default the last column of matrices, if there is one.
+        classes: Names of the classes, in order; by default their numbers.
         title: The title of the page.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: If ``run`` has no epoch, ``net`` is no layer or ``x`` is given without it, ``confusion`` is no square matrix
-            of finite numbers of at least 0 or no column of matrices, or ``classes`` does not fit it.
-        OSError: From the system, for a missing folder or a full disk.
+        ValueError: If ``run`` has no epoch, ``net`` is not a layer, ``x`` is given without ``net``, ``confusion`` is neither a
+            square matrix of finite numbers of at least 0 nor a column of these, or ``classes`` does not fit the matrix.
+        OSError: If the folder is missing or the disk is full.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -142,7 +142,7 @@ def _facts(run: Any, history: History) -> Markup:
 
 
 def _best(history: History, name: str) -> list[Fact]:
-    """Return the best value of a loss or an accuracy, and its epoch; nothing for other columns, and those without a number."""
+    """Return the best value of a loss or an accuracy, and its epoch; nothing for other columns or columns without a number."""
     better = _BETTER.get(name.removeprefix("validation_"))
     rows = [(row[name], row.get("epoch", i + 1)) for i, row in enumerate(history.rows()) if _is_number(row.get(name))]
     if better is None or not rows:
@@ -179,7 +179,7 @@ def _confusion(history: History, confusion: Any, classes: Any) -> list[Markup]:
         confusion = columns[-1] if columns else None
     if confusion is None:
         if classes is not None:
-            raise value_error("report", "classes must be those of a confusion matrix", "none")
+            raise value_error("report", "classes must be given with a confusion matrix", "none")
         return []
     name = confusion if isinstance(confusion, str) else "confusion matrix"
     matrix = _last(history, confusion) if isinstance(confusion, str) else confusion
@@ -197,7 +197,7 @@ def _last(history: History, name: str) -> Any:
 
 
 def _is_matrix(value: Any) -> bool:
-    """Tell whether a value is a dense square matrix of finite numbers of at least 0."""
+    """Return whether a value is a dense square matrix of finite numbers of at least 0."""
     if not isinstance(value, Tensor) or value.is_nested or value.layout is not torch.strided:
         return False
     if value.is_meta or value.is_quantized or value.is_complex() or value.dim() != 2 or not value.shape[0] == value.shape[1] > 0:
@@ -215,7 +215,7 @@ def _names(classes: Any, count: int) -> list[str]:
 
 
 def _matrix(matrix: Tensor, names: list[str]) -> Markup:
-    """Return a table whose cells are shaded by their share of their row."""
+    """Return a table where each cell is shaded by its fraction of the row."""
     shares = (matrix.double() / matrix.double().sum(1, keepdim=True).clamp(min=1e-300)).tolist()
     rows = [_cells(name, *row) for name, *row in zip(names, matrix.tolist(), shares, strict=True)]
     head = element("tr", *[element("th", word, scope="col") for word in ("true \\ predicted", *names)])

@@ -27,14 +27,14 @@ from funcnet.train import TrainStep
 
 Transform = Callable[[Any, Key], tuple[Any, Any]]
 _MOST_REPEATED = 1000
-"""Most steps repeated to find the origin of a NaN; after more steps the error only names the bad leaf at the end."""
+"""Most steps that are repeated to find the origin of a NaN; after more steps the error only names the bad leaf at the end."""
 
 
 class Training(NamedTuple):
-    """The constants of a training.
+    """The constants of a training run.
 
     Args:
-        step: The step, which may write to its params and state.
+        step: The step, which can write to its params and state.
         pure: The same step without donation, which writes to nothing.
         mean: The means of the loss over batches.
         source: The batches.
@@ -85,20 +85,20 @@ class Training(NamedTuple):
 
     @property
     def strict(self) -> bool:
-        """Whether a non-finite loss ends the training, because the optimizer skips no steps."""
+        """Whether a non-finite loss ends training, because the optimizer skips no steps."""
         return not skips_steps(self.step.opt)
 
     def mode(self) -> Any:
         return torch.no_grad() if self.callbacks.of_steps else torch.inference_mode()
 
     def randomness(self, epoch: int, word: str, is_fixed: bool) -> Any:
-        """Seed the global generators unless the key already fixes all batches."""
+        """Seed the global generators, unless the key already determines all batches."""
         return nullcontext() if is_fixed else seeded(random.fold_in(random.fold_in(self.order, epoch), word))
 
     def batches(self, epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         """Yield (x, target) from step ``start`` on.
 
-        Earlier batches are fetched again if they may draw random numbers, because later ones continue the sequence.
+        Earlier batches are fetched again if that can consume random numbers, because later batches continue the sequence.
         """
         made = first = start if self.weighs_rows else 0
         keys = None if self.transform is None else random.fold_in(random.fold_in(self.noise, epoch), "transform")
@@ -133,10 +133,10 @@ class Training(NamedTuple):
 
 
 class Run:
-    """A training in progress; the only object in ``fit`` that changes.
+    """A training run in progress: the only mutable object in ``fit``.
 
-    The steps of all epochs write to the same tensors, so a donated optimizer examines them only once. ``at``, the position after
-    each epoch, has copies; those of the previous epoch are released first.
+    The steps of all epochs write to the same tensors, so a donated optimizer checks them only once. ``at``, the position after
+    each epoch, contains copies; the copies of the previous epoch are released first.
     """
 
     __slots__ = (
@@ -149,7 +149,7 @@ class Run:
         self.stochastic = training.step.net.stochastic
 
     def epoch(self, tick: Callable[[], None]) -> None:
-        """Make the remaining steps of an epoch, and set ``at`` to the position after them, in tensors that no step writes to.
+        """Make the remaining steps of an epoch, and set ``at`` to the position after them, with tensors that no step writes to.
 
         Inference mode saves a tenth of the time of a small step; it is off if a callback sees steps.
         """
@@ -181,18 +181,18 @@ class Run:
         """Make a step with a batch."""
         one, i = self.training, len(self.losses)
         if self.device is None:
-            self._settle(x)
+            self._set_device(x)
         if self.device is not None and self.device.type != "cpu":
             x, target = moved(x, self.device), moved(target, self.device)
         rng = random.fold_in(self.noise, i) if self.stochastic else None
         self.params, self.state, value = one.step(self.params, self.state, x, target, rng)
         if value.device.type == "cpu" and not math.isfinite(value.item() if not value.dim() else value.sum().item()):
-            self._judge(value, x)
+            self._check_loss(value, x)
         self.losses.append(value)
         if not one.weighs_rows:
             self.weights.append(one.mean.weigh(x, target))
         if one.callbacks.of_steps:
-            self._tell(value)
+            self._notify(value)
         if one.kept and one.kept.every and len(self.losses) % one.kept.every == 0:
             self.require_finite()
             one.save(self.position())
@@ -223,7 +223,7 @@ class Run:
 
     @contextmanager
     def located(self) -> Iterator[None]:
-        """Add the place in the training to an error."""
+        """Add the epoch and the step to an error."""
         try:
             yield
         except BaseException as error:
@@ -231,8 +231,8 @@ class Run:
             add_location(error, f"fit, epoch {self.at.epoch + 1}, step {len(self.losses) + 1}{hint}")
             raise
 
-    def _settle(self, x: Any) -> None:
-        """Move all batches to the device of the params; refuse batches on a GPU with params on the CPU."""
+    def _set_device(self, x: Any) -> None:
+        """Set the device of all batches to that of the params; raise for batches on a GPU with params on the CPU."""
         self.device, of_data = device_of(self.params), device_of(x)
         if self.device.type == "cpu" != of_data.type:
             rule = f"params must be on the device of the batches, {of_data}; pass params=tree.to(net.init(key), {str(of_data)!r})"
@@ -240,7 +240,7 @@ class Run:
         if self.device.type == "meta":
             raise value_error("fit", "params must have values", "params on the meta device")
 
-    def _judge(self, value: Tensor, x: Any) -> None:
+    def _check_loss(self, value: Tensor, x: Any) -> None:
         """Raise ``FloatingPointError`` for a non-finite loss, unless the optimizer has skipped the step."""
         if value.isfinite().all() or not tree.size(x):  # only the sum overflowed, or it is the mean of no rows
             return
@@ -257,7 +257,7 @@ class Run:
         add_layer(error, layer)
         return error
 
-    def _tell(self, value: Tensor) -> None:
+    def _notify(self, value: Tensor) -> None:
         at = self.at
         step = Step(
             at.steps + len(self.losses) - at.step, at.epoch + 1, self.params, own_state(self.training.step.opt, self.state), value
@@ -277,6 +277,6 @@ def states_of(generators: list[torch.Generator]) -> tuple[Tensor, ...]:
 
 
 def _restore(generators: list[torch.Generator], states: tuple[Tensor, ...]) -> None:
-    """Set generators to their states at the start of an epoch; those of new validation data keep theirs."""
+    """Set generators to their states at the start of an epoch; the generators of new validation data do not change."""
     for generator, state in zip(generators[: len(states)], states[: len(generators)], strict=True):
         generator.set_state(state)

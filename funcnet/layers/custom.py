@@ -1,7 +1,8 @@
 """Custom layers from functions. For a layer with fields and its own error messages, subclass ``Layer`` instead.
 
-    layer              y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy) elementwise        y = f(x),
-    elementwise            gx = gy ⊙ f′(x) shape_dependent    y = g(x), g = make(x.shape)      gx is that of g
+    layer              y, cache = apply(params, x)      gparams, gx = vjp(params, cache, gy)
+    elementwise        y = f(x), elementwise            gx = gy ⊙ f′(x)
+    shape_dependent    y = g(x), g = make(x.shape)      gx as for g
 
 x and y may have any shape, (...).
 """

@@ -8,7 +8,7 @@ with a margin of 0, a score of 0 counts as a mistake and gets a gradient. In gy 
 c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch".
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 from torch import Tensor
@@ -82,6 +82,10 @@ class Hinge(_Margin):
 
     reduction: str = field(default="mean", validator=reductions)
     margin: float = field(default=1.0, validator=number())
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(self, reduction: str = "mean", margin: float = 1.0) -> None: ...
 
     def cache(self, y: Tensor, target: Tensor) -> Kept:
         t = require_like(self, y, target)

@@ -10,7 +10,7 @@ The reduction sets c to 1 for "sum" and "none", 1/n for "mean", 1/N for "batch":
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 from torch import Tensor
@@ -68,6 +68,10 @@ class PoissonNLL(ElementwiseLoss):
     full: bool = field(default=False, validator=flag)
     eps: float = field(default=1e-8, validator=number(above=0))
     reduction: str = field(default="mean", validator=reductions)
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean") -> None: ...
 
     def cache(self, y: Tensor, t: Tensor) -> Triple:
         return (y.exp(), y, t) if self.log_input else (y, (y + self.eps).log(), t)

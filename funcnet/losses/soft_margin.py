@@ -13,7 +13,7 @@
     gy = g c ∂ℓ/∂y    gt = g c ∂ℓ/∂t     g the gradient of the value
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from attrs import field
@@ -192,6 +192,10 @@ class HingeEmbedding(ElementwiseLoss):
 
     margin: float = field(default=1.0, validator=number())
     reduction: str = field(default="mean", validator=reductions)
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(self, margin: float = 1.0, reduction: str = "mean") -> None: ...
 
     def forward(self, y: Tensor, target: Tensor) -> tuple[Tensor, Cache]:
         found = super().forward(y, target)  # raises if the target does not fit y

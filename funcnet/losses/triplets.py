@@ -14,7 +14,7 @@ derivative for z > 0 is used, as in torch.nn.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from attrs import Factory, field
@@ -128,6 +128,12 @@ class TripletMargin(_Triplet):
 
     measure: Any = field(init=False, eq=False, default=Factory(lambda value: _norm(value.p, value.eps), takes_self=True))
 
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(
+            self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
+        ) -> None: ...
+
     def distance(self) -> tuple[Layer, Params]:
         return self.measure, {}
 
@@ -196,6 +202,12 @@ class TripletMarginWithDistance(_Triplet):
     margin: float = field(default=1.0, validator=number(above=0))
     swap: bool = field(default=False, validator=flag)
     reduction: str = field(default="mean", validator=reductions)
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(
+            self, distance_function: Layer = ..., margin: float = 1.0, swap: bool = False, reduction: str = "mean"
+        ) -> None: ...
 
     def distance(self) -> tuple[Layer, Params]:
         return self.distance_function, _no_params(self.distance_function)

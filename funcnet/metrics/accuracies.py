@@ -65,9 +65,9 @@ class Accuracy(Metric):
         ignore_index: Label of rows that are left out.
 
     Shape:
-        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts. y may be a single column, (N, 1, ...) or (N,),
-        or hold predicted classes, integers of the shape of target. Target may be one-hot rows or probabilities of the shape of y,
-        of which the largest one counts.
+        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if y has fewer than

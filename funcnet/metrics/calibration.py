@@ -36,8 +36,9 @@ class CalibrationError(Metric):
         ignore_index: Label of rows that are left out.
 
     Shape:
-        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts. y may be a single column, (N, 1, ...) or (N,).
-        Target may be one-hot rows or probabilities of the shape of y, of which the largest one counts.
+        y (N, classes, ...) and target (N, ...) → value (), NaN if nothing counts.
+        y may be a single column, (N, 1, ...) or (N,). Target may be one-hot rows or probabilities of the shape of y, of which the
+        largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, if a label is out of range, or if a probability is

@@ -62,9 +62,9 @@ class ConfusionMatrix(FromConfusion):
         ignore_index: Label of rows that are left out.
 
     Shape:
-        y (N, classes, ...) and target (N, ...) → value (classes, classes), true by predicted; int64 for counts. y may be a single
-        column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of target. Target may be one-hot rows or
-        probabilities of the shape of y, of which the largest one counts.
+        y (N, classes, ...) and target (N, ...) → value (classes, classes), true by predicted; int64 for counts.
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -102,9 +102,9 @@ class BalancedAccuracy(FromConfusion):
         ignore_index: Label of rows that are left out.
 
     Shape:
-        y (N, classes, ...) and target (N, ...) → value (). y may be a single column, (N, 1, ...) or (N,), or hold predicted
-        classes, integers of the shape of target. Target may be one-hot rows or probabilities of the shape of y, of which the
-        largest one counts.
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -138,9 +138,9 @@ class CohenKappa(FromConfusion):
         ignore_index: Label of rows that are left out.
 
     Shape:
-        y (N, classes, ...) and target (N, ...) → value (). y may be a single column, (N, 1, ...) or (N,), or hold predicted
-        classes, integers of the shape of target. Target may be one-hot rows or probabilities of the shape of y, of which the
-        largest one counts.
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -179,9 +179,9 @@ class MatthewsCorrelation(FromConfusion):
         ignore_index: Label of rows that are left out.
 
     Shape:
-        y (N, classes, ...) and target (N, ...) → value (). y may be a single column, (N, 1, ...) or (N,), or hold predicted
-        classes, integers of the shape of target. Target may be one-hot rows or probabilities of the shape of y, of which the
-        largest one counts.
+        y (N, classes, ...) and target (N, ...) → value ().
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.

@@ -107,12 +107,13 @@ class Precision(LabelScore):
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label of rows that are left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
-        are (N, labels, ...). y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of
-        target. Target may be one-hot rows or probabilities of the shape of y, of which the largest one counts.
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -146,12 +147,13 @@ class Recall(LabelScore):
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label of rows that are left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
-        are (N, labels, ...). y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of
-        target. Target may be one-hot rows or probabilities of the shape of y, of which the largest one counts.
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -184,13 +186,14 @@ class FBeta(LabelScore):
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label of rows that are left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
         beta: The weight β of recall, above 0.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
-        are (N, labels, ...). y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of
-        target. Target may be one-hot rows or probabilities of the shape of y, of which the largest one counts.
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -225,12 +228,13 @@ class F1(LabelScore):
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label of rows that are left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
-        are (N, labels, ...). y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of
-        target. Target may be one-hot rows or probabilities of the shape of y, of which the largest one counts.
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.
@@ -263,12 +267,13 @@ class IoU(LabelScore):
         multilabel: Whether each column of y is a separate label, predicted above the threshold.
         threshold: Value above which a column predicts its label: 0 for logits, 0.5 for probabilities.
         ignore_index: Label of rows that are left out.
-        zero_division: Score for 0 / 0; ``None`` leaves such a label out of averages.
+        zero_division: Score for 0 / 0; ``None`` leaves the label out of averages.
 
     Shape:
         y (N, classes, ...) and target (N, ...) → value (), or (classes,) with ``average=None``. With ``multilabel``, y and target
-        are (N, labels, ...). y may be a single column, (N, 1, ...) or (N,), or hold predicted classes, integers of the shape of
-        target. Target may be one-hot rows or probabilities of the shape of y, of which the largest one counts.
+        are (N, labels, ...).
+        y may be a single column, (N, 1, ...) or (N,), or predicted classes, integers of the shape of target. Target may be
+        one-hot rows or probabilities of the shape of y, of which the largest one counts.
 
     Raises:
         ValueError: If shapes do not fit, if y holds NaN where it counts, or if a label is out of range.

@@ -87,7 +87,7 @@ class Perplexity(Metric):
         value = exp(Σ ℓ / n)         ℓ = -log softmax(y) at the label, n labels that are not ignored
 
     Args:
-        ignore_index: Label that is left out, for example that of padding.
+        ignore_index: Label of rows that are left out, such as padding.
         name: Column in the history; by default ``"perplexity"``.
 
     Shape:

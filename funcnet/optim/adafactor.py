@@ -9,7 +9,7 @@ from torch import Size, Tensor
 
 from funcnet.errors import flag, is_number, number, valid_if
 from funcnet.optim.columns import Columns
-from funcnet.optim.formulas import along, shrink
+from funcnet.optim.formulas import along, shrink, smaller
 from funcnet.optim.moment_rule import Numbers
 from funcnet.optim.moments import MomentOptimizer
 from funcnet.optim.rates import Rate, rate_field
@@ -80,7 +80,7 @@ class Adafactor(MomentOptimizer):
 
     def coefficients(self, t: Any, rates: Numbers, scalars: Numbers, columns: Columns) -> tuple[Numbers, Numbers]:
         lr, decay = rates.values()
-        return {"lr": lr, "decay": decay, "rho": _least(lr, t**-0.5), "a": t**self.beta2_decay}, scalars
+        return {"lr": lr, "decay": decay, "rho": smaller(t**-0.5, lr), "a": t**self.beta2_decay}, scalars
 
     def formula(self, p: Tensor, g: Tensor, *moments: Tensor, lr: Any, decay: Any, rho: Any, a: Any) -> tuple[Tensor, ...]:
         if not p.numel():
@@ -105,11 +105,3 @@ class Adafactor(MomentOptimizer):
 def _rms(x: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(x)
     return norm / sqrt(max(x.numel(), 1))
-
-
-def _least(a: Any, b: Any) -> Any:
-    """Return the smaller of two numbers or 0-d tensors."""
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        return min(a, b)
-    a, b = (one if isinstance(one, Tensor) else torch.tensor(one, dtype=torch.float64) for one in (a, b))
-    return torch.minimum(a.to(b.device), b)

@@ -30,6 +30,7 @@ from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
 from funcnet.optim.base import State
 from funcnet.optim.columns import is_count, is_dense
+from funcnet.optim.formulas import smaller
 from funcnet.optim.rates import Rate, as_wide, at, checked, rate_field
 from funcnet.value import Value, frozen
 
@@ -148,12 +149,6 @@ def _count() -> Tensor:
     return torch.zeros((), dtype=torch.int64)
 
 
-def _least(one: Any, other: Any) -> Any:
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return torch.minimum(*[torch.as_tensor(x, dtype=torch.float64) for x in (one, other)])
-    return min(one, other)
-
-
 @frozen
 class EMA(Average):
     """Exponential moving average of params: ``torch.optim.swa_utils.get_ema_avg_fn``, ``optax.ema``.
@@ -201,7 +196,7 @@ class EMA(Average):
         (decay,) = checked(self, at(state["step"], self.decay), state["step"], (1.0,))
         if self.warmup:
             t = as_wide(kernels.read(state["step"]))
-            decay = _least(decay, (1 + t) / (10 + t))
+            decay = smaller((1 + t) / (10 + t), decay)
         bias = {"bias": state["bias"] * decay} if self.debias else {}
         return 1 - decay, {"step": state["step"] + 1, **bias}
 

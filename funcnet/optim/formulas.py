@@ -56,3 +56,22 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 def sign(x: Tensor) -> Tensor:
     """Return the signs of a tensor, with NaN for NaN: ``torch.sign`` returns 0 and hides it."""
     return torch.where(x.isnan(), x, x.sign())
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """Return the smaller of two numbers or 0-d tensors; a tensor is on the device of ``a``."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return min(a, b)
+    return torch.minimum(*_on_one_device(a, b))
+
+
+def larger(a: Any, b: Any) -> Any:
+    """Return the larger of two numbers or 0-d tensors; a tensor is on the device of ``a``."""
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        return max(a, b)
+    return torch.maximum(*_on_one_device(a, b))
+
+
+def _on_one_device(a: Any, b: Any) -> tuple[Tensor, Tensor]:
+    first, second = (torch.as_tensor(one, dtype=torch.float64) for one in (a, b))
+    return first, second.to(first.device)

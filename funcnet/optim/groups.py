@@ -285,8 +285,7 @@ def freeze_params(optimizer: Optimizer, *patterns: Chooser) -> ByPath:
         The state of ``by_path``; the last entry is the state of ``optimizer``.
 
     Raises:
-        ValueError: If a pattern is neither a string nor a function; from ``init`` if a pattern begins with a name and matches no
-            path.
+        ValueError: If a pattern is neither a string nor a function; from ``init`` if it begins with a name and matches no path.
 
     References:
         ``optax.freeze``.

@@ -19,7 +19,7 @@ from torch import Tensor
 from funcnet.errors import Validator, describe, is_number, number, value_error
 from funcnet.kernels import optim as kernels
 from funcnet.kernels.tracing import is_eager
-from funcnet.signatures import takes_one
+from funcnet.signatures import accepts_one_argument
 from funcnet.value import holds_tensors
 
 Rate = float | Tensor | Callable[[Any], Any]
@@ -44,7 +44,7 @@ def rate(at_least: float = 0.0, below: float = inf) -> Validator:
             rule = f"{attribute.name} must be a number, a schedule, or a real 0-d tensor"
             raise value_error(type(value).__name__, rule, describe(got))
         got = _read(got)
-        if callable(got) and not takes_one(got):
+        if callable(got) and not accepts_one_argument(got):
             rule = f"{attribute.name} must be a number, a 0-d tensor, or a schedule, a function of one argument, the step"
             raise value_error(type(value).__name__, rule, describe(got))
         if not callable(got) and not isinstance(got, Tensor):
@@ -74,7 +74,7 @@ def tuple_of_rates(length: int, below: float = 1.0) -> Validator:
 def _is_valid(one: Any, below: float) -> bool:
     if isinstance(one, Tensor):
         return not one.dim() and not one.is_complex() and (isinstance(_read(one), Tensor) or is_rate(_read(one), below))
-    return takes_one(one) if callable(one) else is_rate(one, below)
+    return accepts_one_argument(one) if callable(one) else is_rate(one, below)
 
 
 def rate_field(default: Any = attrs.NOTHING, *, at_least: float = 0.0, below: float = inf, validator: Any = None) -> Any:

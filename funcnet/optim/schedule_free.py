@@ -12,6 +12,7 @@ from funcnet.errors import number
 from funcnet.kernels.optim import narrowed, plus
 from funcnet.optim.base import State
 from funcnet.optim.columns import Columns
+from funcnet.optim.formulas import larger
 from funcnet.optim.inner import Inner
 from funcnet.optim.wrapping import Numbers, OptimizerWrapper, Rows
 from funcnet.value import frozen
@@ -63,7 +64,7 @@ class ScheduleFree(OptimizerWrapper):
     weight_lr_power: float = field(default=2.0, validator=number(0.0))
 
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
-        most = _larger(numbers["max_lr"], inner.rate("lr"))
+        most = larger(numbers["max_lr"], inner.rate("lr"))
         weight = most**self.weight_lr_power
         total = numbers["weight_sum"] + weight
         share = weight / total if not isinstance(total, Tensor) and total else _quotient(weight, total)
@@ -94,13 +95,6 @@ class ScheduleFree(OptimizerWrapper):
         found = [y if z is None else self._average(y.to(z.dtype), z).to(y.dtype) for y, z in rows]
         made: Params = flattening.unflatten(params, iter(found))
         return made
-
-
-def _larger(a: Any, b: Any) -> Any:
-    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        return max(a, b)
-    a, b = (torch.as_tensor(one, dtype=torch.float64) for one in (a, b))
-    return torch.maximum(a, b.to(a.device))
 
 
 def _quotient(weight: Any, total: Any) -> Any:

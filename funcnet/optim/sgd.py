@@ -4,7 +4,7 @@
     b ← μ b + (1 - τ) g,  at t = 1: b ← g        μ momentum, τ dampening; with averaged, from 0: b ← μ b + (1 - μ) g
     p ← p - η b,          nesterov: p ← p - η (g + μ b)                      η lr
 
-With ``donated``, set by ``donate``, the results are the same, and may be written over params and state.
+With ``donated``, set by ``donate``, the results are the same, but they can overwrite params and state.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _averaged(value: Any, attribute: Any, got: Any) -> None:
 
 
 def _from_second(now: Any, dampening: Any) -> Any:
-    """Return 0 at the first step; an invalid rate is returned unchanged, and refused later."""
+    """Return the dampening, 0 at the first step. An invalid rate is returned unchanged and raises later."""
     if isinstance(now, Tensor):
         return dampening * (now > 0).to(torch.float64)
     return 0.0 if now == 0 and is_rate(dampening) else dampening
@@ -56,7 +56,7 @@ class SGD(MomentOptimizer):
     Args:
         lr: η, the learning rate, in the unit of p / g. Like ``momentum``, ``dampening`` and ``weight_decay``, it is a number, a
             schedule of the number of updates made, or a 0-d tensor.
-        momentum: μ, the decay rate of the buffer b; 0 keeps no buffer.
+        momentum: μ, the decay rate of the buffer b; without a buffer if it is 0.
         dampening: τ, used from the second update on.
         weight_decay: λ, the coefficient of an L2 penalty, in the unit of g / p.
         nesterov: Whether to step by g + μ b instead of b.

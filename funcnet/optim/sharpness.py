@@ -26,7 +26,7 @@ class SAM(EvaluatingOptimizer):
         q = p + ρ p² g / (‖p g‖ + 10⁻¹²)                     with adaptive
         p ← the step of ``optimizer`` from p with the gradient at q
 
-    A step takes two gradients of the same batch. ``train_step`` and ``fit`` compute both; in a custom loop call
+    A step computes two gradients of the same batch. ``train_step`` and ``fit`` do that; in a custom loop call
     ``opt.step(value_and_grads, state, params)``, or call its parts: ``worst = opt.climb(grads, params)``, then ``opt.update``
     with the gradient at ``worst``.
 
@@ -99,7 +99,7 @@ class SAM(EvaluatingOptimizer):
         return made
 
     def norm_of_all(self, slopes: list[Tensor]) -> Tensor:
-        """Return the joint norm of the slopes.
+        """Return the joint norm of the gradients, which ``adaptive`` multiplies by p.
 
         Args:
             slopes: A tensor for each leaf.

@@ -23,7 +23,7 @@ class SignSGD(MomentOptimizer):
     Args:
         lr: η, the learning rate, in the unit of p. Like ``momentum`` and ``weight_decay``, it is a number, a schedule of the
             number of updates made, or a 0-d tensor.
-        momentum: μ, the decay rate of m; 0 keeps no average.
+        momentum: μ, the decay rate of m; without an average if it is 0.
         weight_decay: λ, in the unit of 1 / ``lr``: each update multiplies p by 1 - η λ.
         donated: Whether params and state may be overwritten; set by ``donate``.
         maximize: Whether to maximize the loss.

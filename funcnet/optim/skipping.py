@@ -28,8 +28,8 @@ class SkipNonFinite(OptimizerWrapper):
 
     Args:
         optimizer: The optimizer that makes the steps.
-        max_consecutive: Maximal number of consecutive skips. The next update is made with any gradient: a diverged net ends in
-            NaN instead of silence. ``None`` for no limit.
+        max_consecutive: Maximal number of consecutive skips. The next update is then made with any gradient, so that a diverged
+            net ends in NaN instead of silently standing still. ``None`` for no limit.
         donated: Whether params and state may be overwritten; set by ``donate``.
 
     State:
@@ -74,9 +74,9 @@ class SkipNonFinite(OptimizerWrapper):
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         finite = read(self.all_finite(columns[1]))
         consecutive = (numbers["consecutive"] + 1) * (1 - int(finite) if isinstance(finite, bool) else (~finite).long())
-        taken = finite if self.max_consecutive is None else finite | (consecutive > self.max_consecutive)
-        ps = inner.update_if(taken, lambda: columns[1])
-        missed = (~taken).long() if isinstance(taken, Tensor) else int(not taken)
+        is_made = finite if self.max_consecutive is None else finite | (consecutive > self.max_consecutive)
+        ps = inner.update_if(is_made, lambda: columns[1])
+        missed = (~is_made).long() if isinstance(is_made, Tensor) else int(not is_made)
         counts = {"step": numbers["step"], "skipped": numbers["skipped"] + missed, "consecutive": consecutive}
         return counts, [(p,) for p in ps]
 
@@ -84,8 +84,8 @@ class SkipNonFinite(OptimizerWrapper):
 def _all_finite(gs: Leaves) -> Any:
     """Return whether all elements are finite: a bool in eager mode, else a 0-d tensor.
 
-    In eager mode finite sums prove it for 10 million numbers in 1.5 ms; looking at each takes 25 ms. A sum may overflow, so a sum
-    that is not finite proves nothing.
+    In eager mode, finite sums prove it for 10 million numbers in 1.5 ms; checking each element takes 25 ms. A sum can overflow:
+    if it is not finite, it proves nothing.
     """
     if not gs or (is_eager() and read(torch.stack([g.sum().double() for g in gs]).isfinite().all()) is True):
         return True

@@ -37,7 +37,7 @@ class SM3(MomentOptimizer):
     State:
         step: Number of updates made.
         exp_avg: m, like params.
-        bounds: c₁, ..., cₙ joined to one vector for each param.
+        bounds: c₁, ..., cₙ concatenated into one vector for each param.
 
     Raises:
         ValueError: If a rate or ``eps`` is negative or not finite, or if ``momentum`` is outside 0 ≤ μ < 1.

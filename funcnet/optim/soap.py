@@ -28,9 +28,9 @@ class SOAP(MomentOptimizer):
         A ← β₃ A + (1 - β₃) g gᵀ      B ← β₃ B + (1 - β₃) gᵀ g                          -g in place of g with maximize
         every k updates:  L ← Q of A L = Q U      R ← Q of B R = Q U
 
-    The bases start as the identity: the first k steps of a matrix are Adam's, and those of all other leaves always are. Each
-    refresh is one step of orthogonal iteration towards the eigenvectors of A and B. Compiled code and ``vmap`` compute the bases
-    at each step and keep every k-th.
+    The bases start as the identity: the first k steps of a matrix equal Adam's, and so do all steps of leaves that are not
+    matrices. Each refresh is one step of orthogonal iteration towards the eigenvectors of A and B. In compiled code and under
+    ``vmap``, the bases are computed at each step, but only every k-th result is used.
 
     Args:
         lr: η, the learning rate, in the unit of p. Like ``betas``, ``shampoo_beta`` and ``weight_decay``, it is a number, a
@@ -48,7 +48,7 @@ class SOAP(MomentOptimizer):
         step: Number of updates made.
         exp_avg: m, like params.
         exp_avg_sq: v, like params.
-        covariance_left: A, like the other matrices without elements for a side that has no basis.
+        covariance_left: A; like the other matrices, it has no elements if the side has no basis.
         covariance_right: B.
         basis_left: L.
         basis_right: R.
@@ -105,22 +105,22 @@ class SOAP(MomentOptimizer):
         g, *bases = (x.clone() for x in (along(g, self.maximize), *bases))  # type: ignore[assignment]
         left, right = bases[2:]
         m = kernels.lerp(m, g, 1 - now["beta1"])
-        turned = _turned(g, left, right)
-        v = kernels.lerp(v, turned * turned, 1 - now["beta2"])
-        u = _turned(_turned(m, left, right) / (v.sqrt() + self.eps), _transposed(left), _transposed(right))
-        return shrink(p, now["lr"], now["weight_decay"]) - now["size"] * u, m, v, *self._refreshed(g, *bases, now=now)
+        rotated = _rotate(g, left, right)
+        v = kernels.lerp(v, rotated * rotated, 1 - now["beta2"])
+        u = _rotate(_rotate(m, left, right) / (v.sqrt() + self.eps), _transposed(left), _transposed(right))
+        return shrink(p, now["lr"], now["weight_decay"]) - now["size"] * u, m, v, *self._refresh(g, *bases, now=now)
 
-    def _refreshed(self, g: Tensor, *bases: Tensor, now: Numbers) -> list[Tensor]:
+    def _refresh(self, g: Tensor, *bases: Tensor, now: Numbers) -> list[Tensor]:
         """Return both covariances, then both bases."""
         covariances = [
             kernels.lerp(a, one, 1 - now["shampoo_beta"]) if a.numel() else a
             for a, one in zip(bases[:2], (g @ g.mT, g.mT @ g) if g.dim() == 2 else (g, g), strict=True)
         ]
-        return [*covariances, *[_basis(a, q, now["is_due"]) for a, q in zip(covariances, bases[2:], strict=True)]]
+        return [*covariances, *[_next_basis(a, q, now["is_due"]) for a, q in zip(covariances, bases[2:], strict=True)]]
 
 
-def _turned(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return Lᵀ x R; a side without a basis is not rotated."""
+def _rotate(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return Lᵀ x R, without the rotation of a side that has no basis."""
     x = left.mT @ x if left.numel() else x
     return x @ right if right.numel() else x
 
@@ -129,7 +129,7 @@ def _transposed(basis: Tensor) -> Tensor:
     return basis.mT if basis.numel() else basis
 
 
-def _basis(covariance: Tensor, basis: Tensor, is_due: Any) -> Tensor:
+def _next_basis(covariance: Tensor, basis: Tensor, is_due: Any) -> Tensor:
     """Return the basis after a step of orthogonal iteration, if one is due."""
     if not basis.numel() or is_due is False:
         return basis

@@ -1,4 +1,4 @@
-"""The base of optimizers that wrap another one and add numbers and trees to its state."""
+"""The base of optimizers that wrap another optimizer and add numbers and trees to its state."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -38,7 +38,7 @@ def _pure(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class OptimizerWrapper(Optimizer):
-    """The base of optimizers that wrap another one; a subclass defines ``numbers``, ``trees`` and ``step``.
+    """The base of optimizers that wrap another optimizer; a subclass defines ``numbers``, ``trees`` and ``step``.
 
     The base class adds ``init``, absent gradients, donation, half precision of the trees, and errors with paths.
 
@@ -71,7 +71,7 @@ class OptimizerWrapper(Optimizer):
     def step(self, numbers: Numbers, columns: Columns, inner: Inner) -> tuple[Numbers, Rows]:
         """Return the new numbers, and for each leaf the new param and its entries in ``trees``.
 
-        Rows that are generated one by one reuse memory.
+        A generator of rows reuses memory.
 
         Args:
             numbers: The numbers of the state, with this update counted in ``step``.
@@ -158,7 +158,7 @@ class OptimizerWrapper(Optimizer):
         return self._guards.check(columns, step, self.donated)[0]
 
     def _number(self, old: Tensor, new: Any) -> Tensor:
-        """Return a number as a tensor, with ``donated`` in the memory of the old one."""
+        """Return a number as a tensor; with ``donated``, in the memory of the old tensor."""
         made = kernels.beside(torch.as_tensor(new, dtype=old.dtype), old)
         return old.copy_(made) if self.donated else made
 

@@ -1,4 +1,4 @@
-"""Yogi: Adam whose mean square changes by at most a share of the squared gradient."""
+"""Yogi: Adam whose mean square changes by at most a fraction of the squared gradient."""
 
 from math import inf
 from typing import Any
@@ -17,7 +17,7 @@ from funcnet.value import frozen
 
 @frozen
 class Yogi(MomentOptimizer):
-    """Adam with an additive change of the denominator, which forgets large gradients slowly: ``optax.yogi``.
+    """Adam with an additive update of the denominator, which forgets large gradients slowly: ``optax.yogi``.
 
         m ← β₁ m + (1 - β₁) g      v ← v - (1 - β₂) sign(v - g²) g²          -g in place of g with maximize
         p ← p - η m̂ / (√v̂ + ε)                          m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)

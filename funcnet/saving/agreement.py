@@ -35,13 +35,13 @@ def named_entries(who: str, tree: Tree) -> dict[str, Any]:
     return named
 
 
-def nothing(tree: Tree) -> dict[str, Any]:
-    """Map paths to the ``None`` leaves and empty nodes of a tree, which a flat file of tensors cannot hold."""
+def empty_entries(tree: Tree) -> dict[str, Any]:
+    """Map paths to the ``None`` leaves and empty nodes of a tree, which a flat file of tensors cannot contain."""
     return {path: leaf for path, leaf in entries(tree) if leaf is None or isinstance(leaf, NODES)}
 
 
 def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the path of each non-empty node, and its kind in words."""
+    """Yield the path of each non-empty node, and a description of its kind."""
     if isinstance(tree, NODES) and len(tree):
         yield path, kind_of(tree)
         for key, child in items(tree):
@@ -49,7 +49,7 @@ def kinds(tree: Tree, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def kind_of(node: Tree) -> str:
-    """Name the kind of a node; an ordered dict is a dict, and a named tuple is known by its fields."""
+    """Describe the kind of a node; an ordered dict counts as a dict, and a named tuple is described by its fields."""
     if isinstance(node, dict):
         return "a dict"
     if hasattr(node, "_fields"):
@@ -57,7 +57,7 @@ def kind_of(node: Tree) -> str:
     return "a torch.Size" if type(node) is Size else "a tuple" if isinstance(node, tuple) else "a list"
 
 
-def worded(leaf: Any) -> str:
+def describe_entry(leaf: Any) -> str:
     """Describe a leaf or empty node in a few words."""
     if isinstance(leaf, NODES):
         return f"{kind_of(leaf)} without entries"
@@ -77,14 +77,14 @@ def alike(found: Any, leaf: Any) -> bool:
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any], *, partial: bool) -> Iterator[str]:
-    """Yield each difference between two trees in words; with ``partial`` only differences at common paths."""
+    """Yield a description of each difference between two trees; with ``partial``, only of differences at common paths."""
     for path, leaf in wanted.items():
         if path not in found and not partial:
-            yield f"missing {path!r}: {worded(leaf)}"
+            yield f"missing {path!r}: {describe_entry(leaf)}"
         elif path in found and not alike(found[path], leaf):
-            yield f"different {path!r}: {worded(found[path])} instead of {worded(leaf)}"
+            yield f"different {path!r}: {describe_entry(found[path])} instead of {describe_entry(leaf)}"
     for path in [] if partial else [path for path in found if path not in wanted]:
-        yield f"extra {path!r}: {worded(found[path])}"
+        yield f"extra {path!r}: {describe_entry(found[path])}"
 
 
 def agreeing(
@@ -97,7 +97,7 @@ def agreeing(
         nodes: The kinds of the other nodes of the file, by path.
         like: The expected tree.
         where: The path of the file.
-        partial: Whether paths may be missing or extra.
+        partial: Whether paths are allowed to be missing or extra.
         who: The name of the function in errors.
     """
     wanted = named_entries(who, like)
@@ -117,7 +117,7 @@ def agreeing(
 
 
 def mapped(take: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:
-    """Replace every leaf, ``None`` too, with ``take(path, leaf)``; nodes keep their classes."""
+    """Replace every leaf, including ``None``, with ``take(path, leaf)``; nodes keep their classes."""
     if not isinstance(tree, NODES):
         return take(path, tree)
     kind: Any = type(tree)

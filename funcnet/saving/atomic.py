@@ -1,4 +1,4 @@
-"""Atomic files: at every moment the disk has either the complete old file or the complete new one."""
+"""Atomic files: at every moment the disk contains either the complete old file or the complete new one."""
 
 import errno
 import os
@@ -32,10 +32,10 @@ def require_new_file(who: str, path: Any) -> Path:
 
 @contextmanager
 def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path``, which replaces the file at the end; an exception removes it.
+    """Open a temporary file next to ``path``, which replaces the file at the end; an exception removes it.
 
-    The file gets the permissions of the one that it replaces, or those of a new file. If ``path`` is a link, its target is
-    replaced.
+    The file keeps the permissions of the file that it replaces; otherwise it has the default permissions. If ``path`` is a link,
+    its target is replaced.
     """
     path = _resolved(path)
     mode = _mode(who, path)

@@ -21,10 +21,10 @@ from funcnet.saving.tensors import checksum, in_memory
 def save_in_background(path: PathLike, tree: Tree, metadata: Any = None) -> Future[None]:
     """Save a tree as ``save`` does, in another thread: training continues while the file is written.
 
-    The file holds the values at the time of the call. Dense tensors on the CPU are not copied, because params are never written
-    to; other tensors are copied at the call. Code that works in place, such as a donated optimizer, could change a tensor before
-    it is written. Checksums taken at the call (0.06 s for 400 MB) detect such a change, and no file is written. In this case pass
-    a copy: ``tree.map(torch.clone, params)``.
+    The file contains the values at the time of the call. Dense tensors on the CPU are not copied, because params are never
+    written to; other tensors are copied at the call. Code that works in place, such as a donated optimizer, could change a tensor
+    before it is written. Checksums computed at the call (0.06 s for 400 MB) detect this, and no file is written. In this case,
+    pass a copy: ``tree.map(torch.clone, params)``.
 
     One thread writes all files, in the order of the calls. The interpreter waits for it at exit.
 
@@ -38,7 +38,7 @@ def save_in_background(path: PathLike, tree: Tree, metadata: Any = None) -> Futu
         ``RuntimeWarning``, for programs that never ask for the result.
 
     Raises:
-        ValueError: At once, if ``save`` refuses a value; from ``result()``, if a tensor was written to.
+        ValueError: Immediately, if ``save`` rejects a value; from ``result()``, if a tensor was written to.
         ImportError: From ``result()``, for a ``.safetensors`` file if the library is not installed.
 
     >>> import tempfile, torch
@@ -74,7 +74,7 @@ def _write(path: Path, what: Encoded, checksums: list[int]) -> None:
 
 
 # Checksums instead of tensor versions: neither torch's fused Adam, which a donated Adam calls, nor numpy increments the version
-# when it writes. Checksums of 400 MB take 0.06 s on one core; a copy takes 0.15 s and the memory.
+# when it writes. Checksums of 400 MB take 0.06 s on one core; a copy takes 0.15 s and another 400 MB.
 def _require_unchanged(what: Encoded, checksums: list[int]) -> None:
     for path, x, before in zip(what.paths, what.tensors, checksums, strict=True):
         if checksum(x) != before:

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder with one file per saved step, of which the newest are kept."""
+"""Checkpoints: a folder with one file per saved step, where only the newest files are kept."""
 
 import atexit
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 
@@ -40,7 +40,7 @@ class Checkpoints(Value):
     """A folder of checkpoints with one file per saved step; the newest files are kept, older ones deleted.
 
     Each file is written completely or not at all, with checksums, as in ``funcnet.save``. ``load`` without a step reads the
-    newest file, or warns and reads the one before if it is damaged. ``fit(..., checkpoints=...)`` saves and resumes there.
+    newest file; if it is damaged, it warns and reads the previous one. ``fit(..., checkpoints=...)`` saves and resumes here.
 
     One process writes at a time. A save locks the folder, with ``flock`` on its file ``.lock``, and waits while another process
     saves. The system releases the lock when the process dies, and the next save removes the temporary file of a killed process.
@@ -48,14 +48,14 @@ class Checkpoints(Value):
 
     Args:
         folder: The folder; the first save creates it, with its parents.
-        keep: Number of files to keep: the one just saved and the newest of earlier steps. Files of later steps are never deleted,
-            so a run that resumed before a damaged file keeps its good ones. ``None`` keeps all files.
+        keep: Number of files to keep: the file just saved and the newest files of earlier steps. Files of later steps are never
+            deleted: a run that resumes from before a damaged file keeps the good ones. ``None`` keeps all files.
         every: Number of steps between the saves of ``fit`` within an epoch; ``None`` to save only after each epoch.
         background: Whether ``save`` returns while a thread writes, as in ``save_in_background``. The next call, ``wait`` and the
             end of the interpreter wait for the thread and raise its error.
 
     Raises:
-        ValueError: If ``folder`` is empty or no path, or ``keep`` or ``every`` is below 1.
+        ValueError: If ``folder`` is empty or not a path, or if ``keep`` or ``every`` is below 1.
 
     >>> import tempfile, torch
     >>> folder = tempfile.TemporaryDirectory()
@@ -72,6 +72,12 @@ class Checkpoints(Value):
     every: int | None = field(default=None, kw_only=True, validator=size_or_none)
     background: bool = field(default=False, kw_only=True, validator=flag)
 
+    if TYPE_CHECKING:  # a type checker would refuse a folder of type ``str``
+
+        def __init__(
+            self, folder: Path | str, keep: int | None = 3, *, every: int | None = None, background: bool = False
+        ) -> None: ...
+
     def save(self, step: int, tree: Tree, metadata: Any = None) -> None:
         """Save a tree as the checkpoint of a step, then delete the files beyond ``keep``.
 
@@ -81,7 +87,7 @@ class Checkpoints(Value):
             metadata: A tree without tensors, which ``load_metadata`` returns, as in ``funcnet.save``.
 
         Raises:
-            ValueError: If ``step`` is negative, ``funcnet.save`` refuses the tree or metadata, or another process is training
+            ValueError: If ``step`` is negative, ``funcnet.save`` rejects the tree or metadata, or another process is training
                 with the folder.
             OSError: If the file cannot be written; no file is deleted then.
         """
@@ -94,7 +100,7 @@ class Checkpoints(Value):
                     _remove_leftovers(lock)
                 if self.background:
                     future = save_in_background(self._file(step), tree, metadata)
-                    lock.acquire(repr(self))  # held a second time for the thread
+                    lock.acquire(repr(self))  # a second time, for the thread
                     here = self.replace(folder=self.folder.absolute())  # the working directory may change
                     lock.pending = _Pending(future, lambda: here._prune(step), lock)
                 else:
@@ -110,7 +116,7 @@ class Checkpoints(Value):
         partial: bool = False,
         device: Any = None,
     ) -> Tree:
-        """Load the tree of a step, by default from the newest undamaged file; each damaged newer one gives a ``UserWarning``.
+        """Load the tree of a step, by default from the newest undamaged file; warn about each newer, damaged file.
 
         Args:
             step: The step to load, or ``None`` for the newest.
@@ -145,7 +151,7 @@ class Checkpoints(Value):
     def latest(self) -> int | None:
         """Return the newest step with an undamaged file header, or ``None``; tensors are not read."""
         steps: list[int] | None = None
-        while steps != (steps := self.steps()):  # another process may have saved a newer file and deleted these
+        while steps != (steps := self.steps()):  # another process can have saved a newer file and deleted these
             for step in reversed(steps):
                 if _damage(load_metadata, self._file(step)) is None:
                     return step
@@ -263,7 +269,7 @@ def _remove_leftovers(lock: FolderLock) -> None:
 
 
 class _Pending:
-    """A background save; when it is done, older files are deleted and the lock is released."""
+    """A background save. When it is done, older files are deleted and the lock is released."""
 
     def __init__(self, future: Future[None], prune: Callable[[], None], lock: FolderLock) -> None:
         self.future, self.prune, self.lock = future, prune, lock
@@ -271,7 +277,7 @@ class _Pending:
         future.add_done_callback(self.finish)
 
     def finish(self, future: Future[None]) -> None:
-        """Delete and release once: the thread that waits for the save may be ahead of the one that saved."""
+        """Delete and release once: the thread that waits for the save can be ahead of the thread that saved."""
         with self.finishing:
             if self.is_finished:
                 return

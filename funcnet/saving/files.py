@@ -13,7 +13,7 @@ from torch import Tensor
 from funcnet.errors import add_location, describe, value_error
 from funcnet.flattening import Tree
 from funcnet.saving import file_format, safetensors_format
-from funcnet.saving.agreement import agreeing, kinds, mapped, named_entries, nothing
+from funcnet.saving.agreement import agreeing, empty_entries, kinds, mapped, named_entries
 from funcnet.saving.atomic import require_path, written_whole
 from funcnet.saving.renaming import Rename, with_new_names
 from funcnet.saving.structure import Encoded, encoded
@@ -24,16 +24,18 @@ PathLike = str | os.PathLike[str]
 
 
 def save(path: PathLike, tree: Tree, metadata: Any = None) -> None:
-    """Save a tree in one file; after a crash or on a full disk, ``path`` has the complete old file or the complete new one.
+    """Save a tree in one file; after a crash or on a full disk, ``path`` is the complete old file or the complete new one.
 
-    The file is written beside ``path`` under another name, flushed to the disk, and renamed. Every byte is covered by a checksum.
-    Dense tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not saved.
+    The file is written next to ``path`` under another name, flushed to the disk, and renamed. Every byte is covered by a
+    checksum. Dense tensors keep their strides, others become contiguous. A tensor at two paths is saved once. Gradients are not
+    saved.
 
     Args:
         path: The file, in an existing folder. An existing file is replaced and its permissions are kept. A name that ends in
-            ``.safetensors`` selects that format, with one contiguous tensor for each path; any other suffix selects ours.
+            ``.safetensors`` selects that format, with one contiguous tensor for each path; any other name selects funcnet's
+            format.
         tree: Dicts (with ``str``, ``int`` or ``bool`` keys), tuples, named tuples, lists and ``torch.Size`` of dense tensors,
-            ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``, as params and optimizer states are. For a net, save
+            ``None``, ``bool``, ``int``, ``float``, ``complex`` and ``str``, like params and optimizer states. For a net, save
             ``repr(net)``.
         metadata: A tree without tensors, which ``load_metadata`` returns without reading the tensors of ``tree``.
 
@@ -82,17 +84,17 @@ def load(
 
     Args:
         path: The file. A ``.safetensors`` file of another library gives a dict of its tensors by name.
-        like: A tree with the expected structure, shapes and dtypes, such as ``net.init(0)``; its tensors may be on the meta
+        like: A tree with the expected structure, shapes and dtypes, such as ``net.init(0)``; its tensors can be on the meta
             device. The result has the named tuple classes and the key order of ``like``, and each tensor is on the device of
-            its counterpart. Without it, the structure is that of the file, named tuples have new classes, and tensors are on the
-            CPU.
+            its counterpart. Without ``like``, the structure comes from the file, named tuples have new classes, and tensors are
+            on the CPU.
         rename: New names for paths of the file: a dict from patterns to new names, such as ``{"old.*": "new.*"}``, where each
             ``*`` of the new name takes the text matched by the same ``*`` of the pattern; or a function from path to path. The
             new name ``None`` drops the path. Paths that match no pattern keep their names. Without ``like``,
             ``tree.from_names`` builds the renamed tree.
-        partial: Whether the file may lack paths of ``like``, which then keep the leaves of ``like``, and may have extra paths.
-            Common paths must agree: to give a net another head, drop the old one with ``rename={"head.*": None}``.
-        device: Device of all tensors, by default that of the tensors in ``like``, or the CPU.
+        partial: Whether the file is allowed to lack paths of ``like``, which then keep the leaves of ``like``, and to have extra
+            paths. Common paths must agree: to give a net another head, drop the old one with ``rename={"head.*": None}``.
+        device: Device of all tensors, by default the device of each tensor in ``like``, or the CPU.
 
     Returns:
         The tree, with each tensor in new memory; a tensor saved at two paths is one tensor again.
@@ -120,13 +122,13 @@ def load(
         if like is None:
             return from_names({path: read(leaf) for path, leaf in found.items()})
         nodes = {} if header.is_flat or rename is not None else dict(kinds(tree))  # renamed leaves are compared by path only
-        found = {**(nothing(like) if header.is_flat else {}), **found}
+        found = {**(empty_entries(like) if header.is_flat else {}), **found}
         found = agreeing(found, nodes, like, str(where), partial=partial)
         return mapped(lambda path, leaf: read(found[path], leaf) if path in found else leaf, like)
 
 
 class Reader:
-    """Reads each tensor of a file once, to the given device or to that of the leaf it replaces."""
+    """Read each tensor of a file once, to the given device or to the device of the leaf that it replaces."""
 
     def __init__(self, header: Any, device: Any) -> None:
         self.header, self.device = header, _require_device(device)

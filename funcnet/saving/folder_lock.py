@@ -39,7 +39,7 @@ class FolderLock:
         self.forget()
 
     def forget(self) -> None:
-        """Hold nothing, as in a new or forked process; the parent keeps the lock."""
+        """Reset to the state of a new or forked process, which holds nothing; the parent keeps the lock."""
         self._counting = threading.Lock()
         self._descriptor: int | None = None
         self._holders = 0
@@ -47,10 +47,10 @@ class FolderLock:
         self.pending: Any = None
 
     def acquire(self, who: str) -> bool:
-        """Hold the lock for a save, and tell whether this is the first hold; wait while another process saves.
+        """Acquire the lock for a save, waiting while another process saves; return whether this is the first hold.
 
         Raises:
-            ValueError: If another process holds the lock for a whole training.
+            ValueError: If another process holds the lock for a whole run.
         """
         with self._counting:
             if not self._holders:
@@ -61,7 +61,7 @@ class FolderLock:
     def release(self) -> None:
         """Release one hold; the last one unlocks the folder."""
         with self._counting:
-            self._holders = max(self._holders - 1, 0)  # a forked process holds nothing, but may leave its parent's ``with``
+            self._holders = max(self._holders - 1, 0)  # a forked process holds nothing, but can leave its parent's ``with``
             if not self._holders:
                 self._close()
 
@@ -79,11 +79,11 @@ class FolderLock:
         """Hold the lock for a whole run, without waiting; yield whether this is the first hold.
 
         Raises:
-            ValueError: If another process, or another run of this one, holds the lock.
+            ValueError: If another process, or another run of this process, holds the lock.
         """
         with self._counting:
             if self.is_training:
-                raise _taken(who, "this process is already training with this folder")
+                raise _busy_error(who, "this process is already training with this folder")
             is_first = not self._holders
             if is_first:
                 self._lock(who, self._refuse_to_wait)
@@ -147,24 +147,24 @@ class FolderLock:
             self._refuse_to_wait(who)
 
     def _refuse_to_wait(self, who: str) -> None:
-        raise _taken(who, "another process is training with this folder" + (self._trainer() or " or saving in it"))
+        raise _busy_error(who, "another process is training with this folder" + (self._trainer() or " or saving in it"))
 
     def _trainer(self) -> str:
-        """Return the id of the training process in words, or ``""`` if the file has none."""
+        """Return the id of the training process as text, or ``""`` if the file has none."""
         with suppress(OSError, ValueError):
             return f" (pid {int(self.path.read_text())})"
         return ""
 
     def _write(self, word: str) -> None:
-        """Write a word to the file; the lock also works without it, as on a full disk."""
+        """Write a word to the file; the lock also works without it, for example on a full disk."""
         if self._descriptor is not None and self.is_exclusive:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, word.encode(), 0)
 
 
-def _taken(who: str, by: str) -> ValueError:
-    return value_error(who, "one training at a time may use the folder", f"a second writer: {by}")
+def _busy_error(who: str, by: str) -> ValueError:
+    return value_error(who, "only one run at a time can use the folder", f"a second writer: {by}")
 
 
 _LOCKS: dict[str, FolderLock] = {}

@@ -12,7 +12,7 @@ Rename = Mapping[str, str | None] | Callable[[str], str | None]
 
 
 def with_new_names(found: dict[str, Any], rename: Rename | None, who: str = "load") -> dict[str, Any]:
-    """Return values by the new names of their paths, without dropped ones; errors name ``who``."""
+    """Map the new names of paths to their values, without dropped paths; errors name ``who``."""
     if rename is None:
         return found
     if isinstance(rename, Mapping):
@@ -38,7 +38,7 @@ def _new_name(rename: Callable[[str], Any], path: str, who: str) -> str | None:
 
 
 def _by_patterns(patterns: Mapping[str, str | None], found: dict[str, Any], who: str) -> Callable[[str], str | None]:
-    """Return the function that renames with the first matching pattern; each pattern must match a path."""
+    """Return a function that renames with the first matching pattern; each pattern must match a path."""
     for old, new in patterns.items():
         if not isinstance(old, str) or not (new is None or isinstance(new, str)):
             raise value_error(who, "rename must be a dict from patterns to new names or None", f"{old!r}: {new!r}")

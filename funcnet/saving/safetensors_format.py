@@ -1,7 +1,8 @@
 """Files in the safetensors format, written and read with its library: one contiguous tensor for each path.
 
-The text metadata of the file has the structure, our metadata, strides and checksums as JSON under ``funcnet``, and the CRC-32 of
-this text under ``funcnet.crc32``; other programs see the tensors by their paths. A tensor at two paths is stored at the first.
+The text metadata of the file contains the structure, the metadata of ``save``, strides and checksums as JSON under ``funcnet``,
+and the CRC-32 of this text under ``funcnet.crc32``; other programs see the tensors by their paths. A tensor at two paths is
+stored at the first.
 A file of another library is loaded as a flat dict of its tensors by name, with its text metadata as the metadata.
 """
 
@@ -22,8 +23,8 @@ from funcnet.saving.tensors import DTYPES, Damaged, Stored, checksum, copied, in
 
 VERSION = 1
 _KEY, _CHECK = "funcnet", "funcnet.crc32"
-_LACKED = {"complex32", "complex128", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"}
-_LACKED |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)}
+_UNSUPPORTED = {"complex32", "complex128", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"}
+_UNSUPPORTED |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in range(1, 8)}
 
 
 def _library() -> Any:
@@ -49,11 +50,11 @@ def write(file: IO[bytes], what: Encoded) -> None:
     try:
         library.serialize_file(specs, file.name, {"format": "pt", _KEY: text, _CHECK: _crc(text)})
     except library.SafetensorError as error:
-        raise _of_the_system(error) from error
+        raise _as_os_error(error) from error
 
 
-def _of_the_system(error: Exception) -> Exception:
-    """Return the ``OSError`` that the library reports, as for a full disk, or another error unchanged."""
+def _as_os_error(error: Exception) -> Exception:
+    """Return the ``OSError`` that the library reports, for example for a full disk; other errors are unchanged."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
 
@@ -69,7 +70,7 @@ def _crc(text: str) -> str:
 def _require_possible(what: Encoded) -> None:
     counts = Counter(what.paths)
     for path, form in zip(what.paths, what.forms, strict=True):
-        if form.dtype in _LACKED:
+        if form.dtype in _UNSUPPORTED:
             raise value_error("save", "a .safetensors file must hold dtypes of that format", f"torch.{form.dtype} at {path!r}")
         if path == "__metadata__" or counts[path] > 1:
             rule = "the paths of tensors in a .safetensors file must be unique, and not '__metadata__'"
@@ -97,7 +98,7 @@ class Header:
 
 
 def opened(file: IO[bytes]) -> Header:
-    """Open a file with the library by its name, and again if another file has got the name meanwhile."""
+    """Open a file with the library by its name, and again if the file was replaced meanwhile."""
     library, path = _library(), Path(file.name)
     while True:
         with path.open("rb") as first:
@@ -118,13 +119,13 @@ def _mapped(library: Any, name: str) -> Header:
     except (library.SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise Damaged(f"a file that the library cannot read: {error}") from None
     if _KEY in text or _CHECK in text:
-        return _ours(text, mapped)
+        return _own_header(text, mapped)
     forms = {name: stored(x) for name, x in mapped.items()}
     return Header(forms, text or None, [*forms.values()], [*mapped.values()], [None] * len(forms), is_flat=True)
 
 
-def _ours(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
-    """Return the header of a file of ours; its list of tensors must agree with the tensors."""
+def _own_header(text: dict[str, str], mapped: dict[str, Tensor]) -> Header:
+    """Return the header of a file that funcnet wrote; its list of tensors must agree with the tensors."""
     if _crc(text.get(_KEY, "")) != text.get(_CHECK):
         raise Damaged("a damaged header: its checksum differs")
     try:

@@ -27,7 +27,7 @@ from funcnet.saving.tensors import Damaged, Stored, identity, stored, tensor_com
 
 Json = Any
 MOST_NESTED = 100
-"""The deepest nesting that is saved, several times below Python's recursion limit."""
+"""The deepest nesting that can be saved, several times below Python's recursion limit."""
 
 _KEYS = (str, int, bool)
 _LEAVES = "every leaf must be a tensor, None, a bool, int, float, complex or str"
@@ -35,12 +35,12 @@ _NODES = "every node must be a dict, OrderedDict, tuple, named tuple, list or to
 
 
 def as_json(form: Json) -> str:
-    """Write JSON in the shortest form."""
+    """Return JSON text without optional spaces."""
     return json.dumps(form, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def from_json(text: str | bytes) -> Json:
-    """Read JSON without NaN and Infinity, which are not standard; other text raises ``ValueError`` or ``RecursionError``."""
+    """Read JSON; invalid text, and NaN and Infinity, which are not standard, raise ``ValueError`` or ``RecursionError``."""
 
     def refuse(word: str) -> None:
         raise ValueError(word)
@@ -49,7 +49,7 @@ def from_json(text: str | bytes) -> Json:
 
 
 class Encoder:
-    """Encodes trees as JSON, and collects each tensor once in ``tensors``, with its path in ``paths``."""
+    """Encode trees as JSON, and collect each tensor once in ``tensors``, with its path in ``paths``."""
 
     def __init__(self, who: str, *, tensors: bool = True) -> None:
         self.who, self.takes_tensors = who, tensors
@@ -69,10 +69,10 @@ class Encoder:
             return self.tensor(tree, path)
         if isinstance(tree, tuple) and hasattr(tree, "_fields"):
             return self.named(tree, path)
-        raise self.error(path, _NODES if isinstance(tree, (dict, tuple, list)) else _LEAVES, _worded(tree))
+        raise self.error(path, _NODES if isinstance(tree, (dict, tuple, list)) else _LEAVES, _describe_type(tree))
 
     def error(self, path: str, rule: str, got: str) -> ValueError:
-        """Make the error for an invalid node or leaf at a path."""
+        """Return the error for an invalid node or leaf at a path."""
         return value_error(self.who, rule, f"{got} at {path!r}" if path else got)
 
     def tensor(self, x: Tensor, path: str) -> Json:
@@ -122,7 +122,7 @@ class Encoder:
         return word
 
 
-def _worded(leaf: Any) -> str:
+def _describe_type(leaf: Any) -> str:
     kind = type(leaf)
     if kind.__module__ == "numpy" and hasattr(leaf, "shape"):
         return describe(leaf)
@@ -154,7 +154,7 @@ _ENCODERS: dict[type, Callable[[Encoder, Any, str], Json]] = {
 
 @lru_cache(maxsize=1024)
 def named_class(name: str, fields: tuple[str, ...]) -> Any:
-    """Make a named tuple class, the same one each time, or return ``None`` if Python does not allow the names."""
+    """Return a named tuple class, the same for the same names, or ``None`` if Python does not allow the names."""
     try:
         made = namedtuple(name, fields, rename=True, module=__name__)  # type: ignore[misc]
     except (ValueError, TypeError):
@@ -174,7 +174,7 @@ class Encoded:
 
 
 def encoded(who: str, tree: Tree, metadata: Tree) -> Encoded:
-    """Encode a tree and its metadata; raise a ``ValueError`` that names ``who`` for values that could not be decoded."""
+    """Encode a tree and its metadata; raise a ``ValueError`` that names ``who`` for values that cannot be restored."""
     encoder, words = Encoder(who), Encoder(who, tensors=False)
     forms = encoder.encode(tree), words.encode(metadata, "metadata")
     return Encoded(*forms, encoder.tensors, [*map(stored, encoder.tensors)], encoder.paths)

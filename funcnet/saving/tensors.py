@@ -73,7 +73,7 @@ def identity(x: Tensor) -> object:
 
 
 def stored(x: Tensor) -> Stored:
-    """Describe a tensor as in a file; strides are kept if it is dense."""
+    """Return the description of a tensor in a file; strides are kept if it is dense."""
     shape, strides = tuple(x.shape), x.stride()
     kept = strides if is_dense(shape, strides) and strides != contiguous_strides(shape) else None
     return Stored(_NAME_OF[x.dtype], shape, kept)
@@ -98,7 +98,7 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Return whether the elements fill their memory without gaps and overlaps; axes of size 1 may have any stride."""
+    """Return whether the elements fill their memory without gaps and overlaps; axes of size 1 can have any stride."""
     length = 1
     for stride, n in sorted([(stride, n) for stride, n in zip(strides, shape, strict=True) if n != 1]):
         if stride != length:
@@ -116,9 +116,9 @@ def in_memory(x: Tensor, form: Stored) -> Tensor:
 
 
 def copied(x: Tensor, form: Stored) -> Tensor:
-    """Copy the values of a tensor into new memory in the layout of ``form``; as bytes if elements have one byte.
+    """Copy the values of a tensor into new memory in the layout of ``form``; one-byte elements are copied as bytes.
 
-    torch cannot copy dtypes such as int4, and copies every nonzero byte of a bool as 1.
+    Otherwise torch could not copy dtypes such as int4, and would copy every nonzero byte of a bool as 1.
     """
     y = empty(form)
     with torch.no_grad():
@@ -143,6 +143,6 @@ def checksum(x: Tensor) -> int:
 def empty(form: Stored) -> Tensor:
     """Allocate a tensor with the layout of ``form``."""
     dtype, strides = DTYPES[form.dtype], form.strides or contiguous_strides(form.shape)
-    if dtype is torch.complex32:  # torch warns about every new one
+    if dtype is torch.complex32:  # torch warns about every new tensor of this dtype
         return torch.empty_strided(form.shape, strides, dtype=torch.int32, device="cpu").view(dtype)
     return torch.empty_strided(form.shape, strides, dtype=dtype, device="cpu")

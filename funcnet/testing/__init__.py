@@ -1,8 +1,8 @@
 """Testing: checks of layers, losses, optimizers, gradient transforms, schedules and metrics, including your own.
 
-``check_laws`` checks all laws on a layer, and ``check_vjp`` the first of them with differences. ``check_loss``,
-``check_optimizer``, ``check_transform``, ``check_schedule`` and ``check_metric`` do the same for the others. ``assert_close``
-compares trees, and ``forbid_key_reuse`` detects a second draw from one key.
+``check_laws`` checks all laws of a layer, and ``check_vjp`` only the first of them, with finite differences. ``check_loss``,
+``check_optimizer``, ``check_transform``, ``check_schedule`` and ``check_metric`` check the contracts of the other values.
+``assert_close`` compares trees, and ``forbid_key_reuse`` detects a key that is used twice.
 """
 
 from funcnet.testing.assertions import assert_close

@@ -1,4 +1,4 @@
-"""Assertions about trees, for users' tests: which leaf differs, and by how much."""
+"""Assertions about trees for users' tests: they report which leaf differs, and by how much."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def assert_close(got: Tree, want: Tree, *, rtol: float | None = None, atol: floa
     Args:
         got: The tree to check.
         want: The expected tree.
-        rtol: Relative tolerance, given together with ``atol``. By default that of ``torch.testing.assert_close`` for the dtype.
+        rtol: Relative tolerance, given together with ``atol``; by default as in ``torch.testing.assert_close`` for the dtype.
         atol: Absolute tolerance.
         equal_nan: Whether NaN equals NaN.
 

@@ -1,4 +1,4 @@
-"""Blame: find the first layer in a failing net that fails separately, with the params, x and key that it got in the net."""
+"""Blame: find the first layer in a failing net that also fails alone, with the params, x and key that it received in the net."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -13,10 +13,10 @@ from funcnet.random.keys import Key
 from funcnet.testing.comparison import LawError, run, shown
 from funcnet.testing.spies import CLAIMS, Call, Claims, Log, inner_layers, with_spies
 
-Judge = Callable[[Layer, Params, Any, Key | int], Any]
+Check = Callable[[Layer, Params, Any, Key | int], Any]
 """A function of a layer, params, x and a key that raises ``LawError``."""
 
-_CALLS = 4  # how many calls of one layer are checked, such as a cell in a scan
+_CALLS = 4  # how many calls of one layer are checked, for example of a cell in a scan
 
 
 class _Wrong(NamedTuple):
@@ -25,12 +25,12 @@ class _Wrong(NamedTuple):
     error: LawError
 
 
-def judged_down(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | int) -> Any:
-    """Return the judge's result for a layer; the error of a net names the first layer in it that the judge rejects too."""
+def check_with_blame(check: Check, layer: Layer, params: Params, x: Any, rng: Key | int) -> Any:
+    """Return the result of a check of a layer; for a net, the error names the first inner layer that fails the check too."""
     try:
-        return judge(layer, params, x, rng)
+        return check(layer, params, x, rng)
     except LawError as error:
-        wrong = _first_wrong(judge, layer, params, x, rng)
+        wrong = _first_wrong(check, layer, params, x, rng)
         if wrong is None:
             raise
         where = repr(wrong.path) if wrong.path else "the inner one"
@@ -38,14 +38,14 @@ def judged_down(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | i
         raise LawError(rule, layer) from error
 
 
-def _first_wrong(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | int) -> _Wrong | None:
+def _first_wrong(check: Check, layer: Layer, params: Params, x: Any, rng: Key | int) -> _Wrong | None:
     """Return the first wrong layer inside, in the order of ``apply``; ``None`` if only the whole is wrong."""
     for name, child, call in _calls(layer, params, x, rng):
         key = 0 if call.key is None or isinstance(call.key, str) else call.key
         try:
-            judge(child, call.params, call.given, key)
+            check(child, call.params, call.given, key)
         except LawError as error:
-            deeper = _first_wrong(judge, child, call.params, call.given, key)
+            deeper = _first_wrong(check, child, call.params, call.given, key)
             if deeper is None:
                 return _Wrong(name, child, error)
             return deeper._replace(path=".".join(filter(None, (name, deeper.path))))
@@ -53,10 +53,10 @@ def _first_wrong(judge: Judge, layer: Layer, params: Params, x: Any, rng: Key | 
 
 
 def _calls(layer: Layer, params: Params, x: Any, rng: Key | int) -> Iterator[tuple[str, Layer, Call]]:
-    """Yield name, layer and arguments of the calls of inner layers, except within ``vmap``, which hides numbers."""
+    """Yield the name, layer and arguments of each call of an inner layer, except within ``vmap``, which hides numbers."""
     children, log = inner_layers(layer), Log()
     claims = {name: Claims([claim for claim in CLAIMS if getattr(child, claim)]) for name, child in children.items()}
-    with suppress(Exception):  # a net that refuses spies, or fails with them, is blamed as a whole
+    with suppress(Exception):  # a net that rejects spies, or fails with them, is blamed as a whole
         run(with_spies(layer, log, claims)[0], params, x, rng)
     seen: dict[str, int] = {}
     for call in log.take("apply", "__call__"):

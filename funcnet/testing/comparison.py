@@ -1,8 +1,9 @@
-"""Comparison: what all checks share: a layer run on inputs in one dtype, and trees compared leaf by leaf.
+"""Helpers of all checks: run a layer on inputs in one dtype, and compare trees leaf by leaf.
 
 Every ``check`` raises ``LawError``, an ``AssertionError`` with the broken rule, the path of the leaf, and the layer.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,10 +19,10 @@ from funcnet.random.keys import Key
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 ROUNDINGS = 8
-"""How many units in the last place of the largest number two kernels, or two orders of summation, may differ by."""
+"""By how many ulps of the largest number the results of two kernels, or of two orders of summation, can differ."""
 
 MARGIN = 4
-"""Rounding within a layer may move a result this many times as far as rounding of its arguments does."""
+"""Rounding within a layer can move a result this many times as far as rounding of its arguments does."""
 
 # In float64 rounding in a deep net is far smaller than any mistake, so its size is not measured.
 _TOLERANCE = {dtype: 1e-10 if dtype is torch.float64 else ROUNDINGS * torch.finfo(dtype).eps for dtype in DTYPES}
@@ -30,7 +31,7 @@ _SHOWN = 200
 
 
 def shown(layer: object) -> str:
-    """Return the repr, shortened if it is long, as that of a net may be."""
+    """Return the repr, shortened if it is long, like that of a large net."""
     words = repr(layer)
     return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}..."
 
@@ -63,7 +64,7 @@ def prepared(
 
 
 def noise_like(values: Tree, rng: Key | int) -> Tree:
-    """Draw a normal number for each floating element; ``None`` for leaves that are not floating."""
+    """Sample a normal number for each floating element; return ``None`` for leaves that are not floating."""
     seeds = iter(range(len(tree.leaves(values))))
 
     def draw(leaf: Tensor) -> Tensor | None:
@@ -74,13 +75,13 @@ def noise_like(values: Tree, rng: Key | int) -> Tree:
 
 
 def named(pair: tuple[Grads, Any]) -> dict[str, Tree]:
-    """Make one tree of params and x, or of their gradients, whose paths start with which of the two it is."""
+    """Combine params and x, or their gradients, into one tree whose paths start with ``params`` or ``x``."""
     params, x = pair
     return {"params": params, "x": x}
 
 
 def everything(layer: Layer, params: Params, x: Any, gy: Any, rng: Key | int) -> dict[str, Tree]:
-    """Return the results of all verbs: the output, both ways to each gradient, and the statistics."""
+    """Return the results of all methods: both forms of the output, both forms of each gradient, and the statistics."""
     y, cache = run(layer, params, x, rng)
     return {
         "y": y,
@@ -90,7 +91,7 @@ def everything(layer: Layer, params: Params, x: Any, gy: Any, rng: Key | int) ->
 
 
 def backward(layer: Layer, params: Params, cache: Any, gy: Any) -> dict[str, Tree]:
-    """Return the results of all backward verbs from a cache: both ways to each gradient, and the statistics."""
+    """Return the results of all methods that take a cache: both forms of each gradient, and the statistics."""
     return {
         **named(layer.vjp(params, cache, gy)),
         "grads": layer.grads(params, cache, gy),
@@ -118,14 +119,13 @@ def _pairs(layer: Layer, rule: str, got: Tree, want: Tree) -> Iterator[tuple[str
     require_structure(layer, rule, want, got)
     ours, theirs = tree.names(got), tree.names(want)
     for path in sorted(ours.keys() ^ theirs.keys()):
-        require(
-            False, layer, f"{rule}; {path} is {'None' if path in theirs else 'there'} and should {'not' * (path in theirs)} be"
-        )
+        words = "is None and should be a tensor" if path in theirs else "is a tensor and should be None"
+        require(False, layer, f"{rule}; {path} {words}")
     yield from ((path, ours[path], theirs[path]) for path in theirs)
 
 
 def check_mirrored(layer: Layer, values: Tree, gradients: Tree) -> None:
-    """Require that each gradient has the place and shape of its leaf, or is ``None``, and that integers have ``None``."""
+    """Require that each gradient has the path and shape of its leaf, or is ``None``, and that integers have ``None``."""
     require_structure(layer, "the gradients must mirror params and x", values, gradients)
     leaves = tree.names(values)
     for path, g in tree.names(gradients).items():
@@ -149,9 +149,10 @@ Moves = Callable[[], dict[str, Tensor]]
 def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree, moves: Moves | None = None) -> None:
     """Require that two trees agree up to rounding of the largest number in the leaf or in ``scale`` (sums cancel).
 
-    ``moves`` returns how far rounding of the arguments moves each element. Below float64 that much is allowed too.
+    ``moves`` returns how far rounding of the arguments moves each element. Below float64, this is allowed in addition.
     """
     floor = max([largest(leaf) for leaf in tree.leaves(scale)], default=0.0)
+    moves = moves and functools.cache(moves)
     for path, ours, theirs in _pairs(layer, rule, got, want):
         same = ours.shape == theirs.shape and ours.dtype == theirs.dtype
         require(same, layer, f"{rule}; {path} is {describe(ours)} and should be {describe(theirs)}")
@@ -166,7 +167,7 @@ def check_equal(layer: Layer, rule: str, got: Tree, want: Tree, *, scale: Tree, 
 def check_same_bits(layer: Layer, rule: str, got: Tree, want: Tree) -> None:
     """Require that two trees are equal bit by bit, in the entries of ``got``."""
     for path, ours, theirs in _pairs(layer, rule, got, {key: want[key] for key in got}):
-        require(same_bits(ours, theirs), layer, f"{rule}, and {path} differs")
+        require(same_bits(ours, theirs), layer, f"{rule}, but {path} differs")
 
 
 def largest(leaf: Any) -> float:
@@ -177,7 +178,7 @@ def largest(leaf: Any) -> float:
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two tensors are equal in shape, dtype and every bit, where NaN equals NaN."""
+    """Return whether two tensors are equal in shape, dtype and every bit, where NaN equals NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(*(leaf.detach().contiguous().reshape(-1).view(torch.uint8) for leaf in (one, other)))

@@ -1,11 +1,11 @@
-"""Differences: the ``vjp`` of a layer against measured slopes, in float64.
+"""Finite differences: compare the ``vjp`` of a layer with numerical derivatives, in float64.
 
     f′(x) v = (8 (f₁ - f₋₁) - (f₂ - f₋₂)) / 12 h  + O(h⁴)               fₖ = f(x + k h v)
     right   = (-25 f₀ + 48 f₁ - 36 f₂ + 16 f₃ - 3 f₄) / 12 h  + O(h⁴)      left: the same with -h
 
 The first is used where f is smooth. A step of 10⁻³ leaves an error of about 10⁻¹³, both from h⁴ and from rounding (10⁻¹⁶ / h). If
-the step is too long for the curvature, or reaches over a kink, a shorter one is tried. The other two are used if x is on a kink,
-or closer to it than the shortest step: there any slope between the left and the right one is a derivative.
+the step is too long for the curvature, or crosses a kink, a shorter step is tried. The other two are used if x is on a kink, or
+closer to it than the shortest step: there, any number between the left and the right derivative is accepted.
 """
 
 import math
@@ -22,8 +22,9 @@ from funcnet.contract import Layer, Params
 from funcnet.errors import adds_location, describe, is_number, is_whole, value_error
 from funcnet.flattening import Tree
 from funcnet.random.keys import Key
-from funcnet.testing.blame import Judge, judged_down
+from funcnet.testing.blame import Check, check_with_blame
 from funcnet.testing.comparison import LawError, check_mirrored, largest, named, noise_like, prepared, run
+from funcnet.testing.directions import coefficients, direction, flat, slope_scale
 from funcnet.testing.precision import moves
 from funcnet.testing.surrogates import check_declared, is_own_surrogate, with_declared_rules
 from funcnet.value import parts
@@ -36,10 +37,12 @@ _STENCILS: dict[int, dict[int, float]] = {
 }
 _STEPS = tuple(2.0**-k for k in (10, 12, 14, 16, 18, 20, 22))
 _SIDE_STEPS = (2.0**-14, 2.0**-20)
-# The share of |gy|·|y| that rounding may add to a slope at the first step: a few units in the last place, 2⁻⁵², divided by h.
+# The rounding error of a slope at the first step, relative to |gy|·|y|: a few units in the last place, 2⁻⁵², divided by h.
 _ROUNDING = 4 * 2.0**-52 / _STEPS[0]
 # A relative change of a gradient that is too large for rounding in float64.
 _JUMP = 1e-9
+# Largest magnitude of a small leaf that is measured along directions: steps are at least 1, and grow with the element.
+_SIMILAR = 8.0
 _FULL = 64
 _DIRECTIONS = 3
 _ENOUGH = 16
@@ -56,10 +59,10 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
         x: The tree at which to differentiate.
         v: The direction, a tree like x; leaves of x with ``None`` here stay fixed.
         step: Size of the step, a factor of v. The default, 2⁻¹⁰, balances the error of the formula and rounding in float64.
-        side: 0 for the central difference, 1 or -1 for the slope from the right or the left.
+        side: 0 for the central difference, 1 or -1 for the derivative from the right or the left.
 
     Raises:
-        ValueError: If ``step`` is not a finite number above 0, or ``side`` not one of these.
+        ValueError: If ``step`` is not a finite number above 0, or ``side`` is not one of these numbers.
 
     >>> round(float(finite_difference(torch.sin, torch.zeros((), dtype=torch.float64), torch.ones(()))), 9)
     1.0
@@ -77,12 +80,13 @@ def finite_difference(f: Callable[[Tree], Tensor], x: Tree, v: Tree, step: float
 def check_vjp(
     layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, tolerance: float = 1e-7
 ) -> dict[str, float | None]:
-    """Compare ``vjp`` with measured slopes, for every leaf of params and every floating leaf of x.
+    """Compare ``vjp`` with numerical derivatives, for every leaf of params and every floating leaf of x.
 
-    Everything is computed in float64, for one random gy. Leaves of up to 64 elements are checked element by element, larger ones
-    along random directions, and element by element where one fails. Errors are relative to the gradient, or to the root mean
-    square of the gradients of the leaf if that is larger. At a kink, as at 0 for ReLU, any slope between the left and the right
-    one passes.
+    Everything is computed in float64, for one random gy. Each leaf is checked along random directions, and element by element if
+    a direction fails. Leaves of up to 64 elements of similar size have a smaller tolerance along directions, so an error in one
+    element cannot hide among the others; elements of very different sizes are checked one by one. Errors are relative to the
+    gradient, or to the root mean square of the gradients of the leaf if that is larger. At a kink, like 0 for ReLU, any number
+    between the left and the right derivative passes.
 
     Args:
         layer: The layer to check.
@@ -93,13 +97,13 @@ def check_vjp(
 
     Returns:
         The largest error of each leaf, by path. It is ``None`` for a leaf whose gradient is ``None``: a label, a leaf that y does
-        not depend on, and params that a layer names in ``non_trainable``.
+        not depend on, or params that a layer lists in ``non_trainable``.
 
     Raises:
-        AssertionError: With the path, the index, both numbers and the relative error of the worst element found; and for a
-            ``None`` in place of a gradient. For a net the message names the first layer in it that fails with what it got in the
-            net.
-        ValueError: If ``layer`` is not a layer, or ``tolerance`` not a finite number of at least 0.
+        AssertionError: With the path, the index, both numbers and the relative error of the worst element found; also for
+            ``None`` in place of a gradient. For a net, the message names the first inner layer that fails alone, with the
+            arguments that it received in the net.
+        ValueError: If ``layer`` is not a layer, or ``tolerance`` is not a finite number of at least 0.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> sorted(check_vjp(Linear(3, 2), torch.ones(4, 3)))
@@ -109,12 +113,12 @@ def check_vjp(
         raise value_error("check_vjp", "layer must be a layer (a value with init, apply and vjp)", describe(layer))
     if not is_number(tolerance) or tolerance < 0:
         raise value_error("check_vjp", "tolerance must be a finite number of at least 0", repr(tolerance))
-    judge: Judge = lambda one, p, given, key: _compared(one, p, given, key, tolerance)
-    found: dict[str, float | None] = judged_down(judge, layer, *prepared(layer, x, params, rng), rng)
+    check: Check = lambda one, p, given, key: _compare_gradients(one, p, given, key, tolerance)
+    found: dict[str, float | None] = check_with_blame(check, layer, *prepared(layer, x, params, rng), rng)
     return found
 
 
-def _compared(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: float) -> dict[str, float | None]:
+def _compare_gradients(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: float) -> dict[str, float | None]:
     y, cache = run(layer, params, x, rng)
     gy = noise_like(y, random.fold_in(rng, _FULL))
     values, gradients = named((params, x)), named(layer.vjp(params, cache, gy))
@@ -123,14 +127,14 @@ def _compared(layer: Layer, params: Params, x: Any, rng: Key | int, tolerance: f
         if is_own_surrogate(layer):
             check_declared(layer, params, x, rng, gy)
         layer = with_declared_rules(layer, params, x, rng, gy)
-    measure = _Measure(layer, rng, values, gy, _ROUNDING * float(_flat(gy).abs() @ _flat(y).abs()), tolerance)
+    measure = _Measure(layer, rng, values, gy, _ROUNDING * float(flat(gy).abs() @ flat(y).abs()), tolerance)
     found = tree.names(gradients)
-    return {path: measure.judged(path, leaf, found.get(path)) for path, leaf in tree.names(values).items()}
+    return {path: measure.check(path, leaf, found.get(path)) for path, leaf in tree.names(values).items()}
 
 
 @attrs.frozen
 class _Slope:
-    """A slope from ``vjp`` and as measured, at the element ``index``, or ``None`` for several elements."""
+    """A derivative from ``vjp`` and from differences, at the element ``index``; ``None`` for several elements."""
 
     analytic: float
     numeric: float
@@ -140,7 +144,7 @@ class _Slope:
 
 @attrs.frozen(eq=False)
 class _Measure:
-    """The slopes of t -> ⟨gy, y(values + t v)⟩, for v in one leaf at a time."""
+    """The derivatives of t -> ⟨gy, y(values + t v)⟩ at 0, for v in one leaf at a time."""
 
     layer: Layer
     rng: Key | int
@@ -151,9 +155,9 @@ class _Measure:
 
     @cached_property
     def lost(self) -> dict[str, Tensor]:
-        """How much of the slope and of each gradient is rounding, by path: how far they move with the last digits of the input.
+        """The rounding errors of the slope and of each gradient, by path: how far they move with the last digits of the input.
 
-        Where large terms cancel, a true gradient of 0 leaves nothing else. A jump of a gradient at a kink is not rounding.
+        Where large terms cancel, a gradient of 0 is computed as nothing but rounding. A jump at a kink is not rounding.
         """
         moved = moves(self._slope_and_gradients, (self.values, self.gy), 2.0**-52)
         size = max([largest(leaf) for leaf in tree.leaves((self.values, self.gy))], default=0.0)
@@ -162,11 +166,11 @@ class _Measure:
     def _slope_and_gradients(self, arguments: Tree) -> dict[str, Tensor]:
         values, gy = arguments
         y, cache = run(self.layer, values["params"], values["x"], self.rng)
-        slope = _flat(gy) @ _flat(y)
+        slope = flat(gy) @ flat(y)
         return {"": slope, **tree.names(named(self.layer.vjp(values["params"], cache, gy)))}
 
-    def judged(self, path: str, leaf: Tensor, g: Tensor | None) -> float | None:
-        """Return the largest error in a leaf; ``None`` for one that has no gradient and needs none."""
+    def check(self, path: str, leaf: Tensor, g: Tensor | None) -> float | None:
+        """Return the largest error in a leaf; ``None`` for a leaf that has no gradient and needs none."""
         if g is not None:
             return self.worst(path, leaf, g)
         non_trainable = {name for part in parts(self.layer) if isinstance(part, Layer) for name in part.non_trainable}
@@ -179,7 +183,7 @@ class _Measure:
         return None
 
     def _is_frozen(self, path: str) -> bool:
-        """Tell whether a leaf is in a layer that is not trainable; of layers with the same path the outermost counts."""
+        """Return whether a leaf is in a layer that is not trainable; among layers with the same path, the outermost decides."""
         outermost = dict(reversed([*walk(self.layer)]))
         frozen = [f"params.{at}".rstrip(".") for at, part in outermost.items() if not part.trainable]
         return any(f"{path}.".startswith(f"{at}.") for at in frozen)
@@ -201,15 +205,35 @@ class _Measure:
         return worst.error
 
     def _slopes(self, path: str, leaf: Tensor, g: Tensor) -> Iterator[_Slope]:
-        """Measure all elements of a small leaf, and a large one along directions that include all its elements."""
+        """Measure along directions that include all elements; those of a small leaf one by one, if a direction disagrees."""
         everything = torch.arange(leaf.numel(), device=leaf.device)
+        slopes = self._quick(path, leaf, g) if leaf.numel() <= _FULL else []
+        if slopes:
+            yield from slopes
+            return
         parts = everything.reshape(-1, 1) if leaf.numel() <= _FULL else everything.expand(_DIRECTIONS, -1)
         for seed, indices in enumerate(parts):
             yield from self._search(path, leaf, g, indices, seed)
 
+    def _quick(self, path: str, leaf: Tensor, g: Tensor) -> list[_Slope]:
+        """Measure a small leaf along directions with all its elements; return no slope if one disagrees.
+
+        The coefficients are random, so errors do not cancel. An error of one element that is as large as the tolerance changes
+        the slope along a direction by about 1/√n of the tolerance, where n is the number of elements: no more is allowed. Among
+        elements of very different sizes it could be smaller, so they are left to the search.
+        """
+        slopes, n = list[_Slope](), leaf.numel()
+        for seed in range(_DIRECTIONS if n > _DIRECTIONS and float(leaf.abs().max()) <= _SIMILAR else 0):
+            v = coefficients(n, seed).to(leaf).reshape(leaf.shape) * leaf.abs().clamp_min(1)
+            found = self._closest(path, v, g, _STEPS[:2], self.tolerance / n**0.5)
+            if found.error > self.tolerance / n**0.5:
+                return []
+            slopes.append(found)
+        return slopes
+
     def _search(self, path: str, leaf: Tensor, g: Tensor, indices: Tensor, seed: int) -> Iterator[_Slope]:
-        """Measure along signs at these elements; where that fails, search both halves of them for the cause."""
-        v = _direction(leaf, indices, seed)
+        """Measure along random signs at these elements; if this fails, search both halves of them for the cause."""
+        v = direction(leaf, indices, seed)
         if len(indices) == 0:
             return
         if len(indices) == 1:
@@ -226,25 +250,32 @@ class _Measure:
                 yield from self._search(path, leaf, g, half, seed)
 
     def _compare(self, path: str, v: Tensor, g: Tensor, *, kinks: bool) -> _Slope:
-        """Measure along v with the longest step that agrees with g, or else the one that agrees best.
+        """Measure along v with the longest step that agrees with g, or else with the step that agrees best.
 
-        With ``kinks`` a kink excuses a difference. That is right for one element; with several it would hide errors.
+        With ``kinks``, a kink excuses a difference. This is right for one element; for several it would hide errors.
         """
-        analytic = float((g * v).sum())
-        floor = float(torch.linalg.vector_norm(g) * torch.linalg.vector_norm(v)) / max(g.numel(), 1) ** 0.5
-        best = _Slope(analytic, math.nan, math.inf)
-        for step in _STEPS:
-            numeric = self._slope(path, v, step)
-            best = min(best, _Slope(analytic, numeric, self._error(analytic, numeric, floor)), key=lambda one: one.error)
-            if best.error <= self.tolerance:
-                return best
+        best = self._closest(path, v, g, _STEPS, self.tolerance)
+        if best.error <= self.tolerance:
+            return best
+        analytic, floor = best.analytic, slope_scale(g, v)
         best = attrs.evolve(best, error=min(best.error, self._error(analytic, best.numeric, floor, self._lost(path, v))))
         if best.error <= self.tolerance:
             return best
         return _Slope(analytic, analytic, 0.0) if kinks and self._on_a_kink(path, v, analytic, floor) else best
 
+    def _closest(self, path: str, v: Tensor, g: Tensor, steps: tuple[float, ...], enough: float) -> _Slope:
+        """Measure along v with one step after the other until the error is small enough; return the smallest."""
+        analytic, floor = float((g * v).sum()), slope_scale(g, v)
+        best = _Slope(analytic, math.nan, math.inf)
+        for step in steps:
+            numeric = self._slope(path, v, step)
+            best = min(best, _Slope(analytic, numeric, self._error(analytic, numeric, floor)), key=lambda one: one.error)
+            if best.error <= enough:
+                break
+        return best
+
     def _on_a_kink(self, path: str, v: Tensor, analytic: float, floor: float) -> bool:
-        """Tell whether ``analytic`` is between the slopes from the left and from the right."""
+        """Return whether ``analytic`` is between the derivatives from the left and from the right."""
         for step in _SIDE_STEPS:
             low, high = sorted((self._slope(path, v, step, -1), self._slope(path, v, step, 1)))
             slack = self.tolerance * max(abs(low), abs(high), floor) + self.rounding
@@ -254,29 +285,17 @@ class _Measure:
 
     def _slope(self, path: str, v: Tensor, step: float, side: int = 0) -> float:
         along = tree.replace(tree.map(lambda _: None, self.values), path, v)
-        return float(_flat(self.gy) @ finite_difference(self._output, self.values, along, step, side))
+        return float(flat(self.gy) @ finite_difference(self._output, self.values, along, step, side))
 
     def _lost(self, path: str, v: Tensor) -> float:
-        """Return how much rounding may change the slope along v, as measured and from ``vjp``."""
+        """Return how much rounding can change the slope along v, both from differences and from ``vjp``."""
         return 4 * (float(self.lost[""]) / _STEPS[0] + float((self.lost.get(path, torch.zeros(())) * v.abs()).sum()))
 
     def _output(self, values: Tree) -> Tensor:
-        return _flat(run(self.layer, values["params"], values["x"], self.rng)[0])
+        return flat(run(self.layer, values["params"], values["x"], self.rng)[0])
 
     def _error(self, analytic: float, numeric: float, floor: float, lost: float = 0.0) -> float:
         """Return the relative error without the part that rounding explains."""
         excess = abs(analytic - numeric) - self.rounding - lost
         relative = max(excess, 0.0) / max(abs(analytic), abs(numeric), floor, math.ulp(0.0))
         return relative if math.isfinite(excess) and math.isfinite(relative) else math.inf
-
-
-def _direction(leaf: Tensor, indices: Tensor, seed: int) -> Tensor:
-    """Return signs at the indices, scaled like the values there but at least by 1, and divided by the root of their number."""
-    signs = 2.0 * random.bernoulli(random.fold_in(seed, len(indices)), (len(indices),)).to(leaf) - 1
-    v = torch.zeros_like(leaf).reshape(-1).index_copy(0, indices, signs / max(len(indices), 1) ** 0.5)
-    return v.reshape(leaf.shape) * leaf.abs().clamp_min(1)
-
-
-def _flat(values: Tree) -> Tensor:
-    """Join the floating leaves into one vector."""
-    return tree.ravel(tuple(leaf for leaf in tree.leaves(values) if leaf.is_floating_point()))

@@ -1,4 +1,4 @@
-"""Keys: a guard against drawing twice from one key, which gives the same numbers twice."""
+"""Keys: a guard against using a key twice, which gives the same random numbers twice."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +10,17 @@ from funcnet.random.keys import Key, draw_watcher
 
 @contextmanager
 def forbid_key_reuse() -> Iterator[None]:
-    """Raise at the second draw from one key, or the second split of it, within a ``with`` block.
+    """Raise if a key is used twice, for sampling or for splitting, within a ``with`` block.
 
-    Two draws from one key give the same numbers: two layers drop the same units, or the noise repeats at each step. Take the keys
-    of draws from ``split`` or ``fold_in``.
+    Using a key twice gives the same numbers twice: two layers drop the same units, or the noise repeats at each step. Derive new
+    keys with ``split`` or ``fold_in``.
 
-    Nets that recompute (``remat``, ``scan`` with checkpoints, runs of ``reversible``) draw the same numbers again in their
-    backward pass by design; put only their forward pass into the block. Keys in compiled code, under ``torch.func`` and on the
-    meta device are not seen. The block applies to its own thread; nested blocks each see all draws inside.
+    Nets that recompute (``remat``, ``scan`` with checkpoints, runs of ``reversible``) use the same keys again in their backward
+    pass by design; put only their forward pass into the block. Keys in compiled code, under ``torch.func`` and on the meta device
+    are not checked. A block only sees its thread; with nested blocks, the outer block also sees the uses in the inner block.
 
     Raises:
-        ValueError: At the second draw from a key.
+        ValueError: At the second use of a key.
 
     >>> from funcnet import random
     >>> with forbid_key_reuse():
@@ -31,7 +31,7 @@ def forbid_key_reuse() -> Iterator[None]:
     ...         noise = random.normal(one, (2,)) + random.uniform(one, (2,))
     ... except ValueError as error:
     ...     print(str(error).split(", got")[0])
-    forbid_key_reuse: each key may serve one draw; split it, or fold a number in
+    forbid_key_reuse: each key must be used only once; split it, or fold a number in
     """
     seen: set[int] = set()
     around = draw_watcher.get()
@@ -43,7 +43,8 @@ def forbid_key_reuse() -> Iterator[None]:
             return
         word = int(rng)
         if word in seen:
-            raise value_error("forbid_key_reuse", "each key may serve one draw; split it, or fold a number in", f"{word} again")
+            rule = "each key must be used only once; split it, or fold a number in"
+            raise value_error("forbid_key_reuse", rule, f"{word} again")
         seen.add(word)
 
     token = draw_watcher.set(watch)

@@ -1,4 +1,4 @@
-"""The decorator of laws: what a broken law raises, and the dtype in which a layer computes."""
+"""The decorator of laws: it formats their errors, and sets the dtype in which a layer computes."""
 
 import functools
 import inspect
@@ -19,7 +19,7 @@ FLOAT64 = torch.float64
 
 
 def law(number: int, name: str) -> Callable[[Law], Law]:
-    """Make a law of a function: what it raises starts with its number and name."""
+    """Turn a function into a law: its errors start with the number and name of the law."""
 
     def register(body: Law) -> Law:
         signature = inspect.signature(body)
@@ -45,7 +45,7 @@ def law(number: int, name: str) -> Callable[[Law], Law]:
 
 
 def require_layer(who: str, layer: Any) -> None:
-    """Raise ``ValueError`` unless this is a layer."""
+    """Raise ``ValueError`` unless ``layer`` is a layer."""
     if not isinstance(layer, Layer):
         raise value_error(who, "layer must be a layer (a value with init, apply and vjp)", describe(layer))
 

@@ -1,9 +1,9 @@
 """Laws: the eleven promises of ``funcnet.contract``, each a function that raises ``AssertionError`` if a layer breaks it.
 
 Every law is called as ``law(layer, x, params=None, rng=0)``. Params are fresh by default; a stochastic layer gets ``rng`` in
-``apply``. Laws 1, 3 to 8, and 11 also take ``dtype``, float64 by default, since a layer may use other kernels in other dtypes.
-Law 8 also takes ``compiled=False``, which skips compiling. The message starts with the number and name of the law, then has the
-fault, and the layer last: ``"law 6, strides: ...; in Linear(...)"``. An error that the layer itself raises breaks the law too.
+``apply``. Laws 1, 3 to 8, and 11 also take ``dtype``, float64 by default, since a layer can use other kernels in other dtypes.
+Law 8 also takes ``compiled=False``, which skips compiling. The message consists of the number and name of the law, the fault, and
+the layer: ``"law 6, strides: ...; in Linear(...)"``. An error that the layer itself raises breaks the law too.
 """
 
 from typing import Any
@@ -32,8 +32,8 @@ LAWS: dict[str, Law] = {
 }
 """The laws by name, in the order of their numbers; all are called alike."""
 
-_FIRST = ("structure", "pure")  # if these are broken, the numbers that the others compare mean nothing
-_LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms", "second order")  # the laws that need no float64
+_FIRST = ("structure", "pure")  # if these are broken, the comparisons of the others mean nothing
+_LOWER = (*_FIRST, "transpose", "rows", "strides", "halves", "transforms", "second order")  # the laws that do not need float64
 
 
 def check_laws(
@@ -46,7 +46,7 @@ def check_laws(
     compiled: bool = True,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
 ) -> None:
-    """Check all laws on a layer: structure and purity first, then the others by number, in one dtype after the other.
+    """Check all laws of a layer: structure and purity first, then the others by number, in one dtype after the other.
 
     Args:
         layer: The layer to check.
@@ -55,13 +55,13 @@ def check_laws(
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
         batched: Whether the first axis of x is a batch; ``False`` skips the law of rows.
         compiled: Whether to check ``torch.compile`` too, in the first dtype; it takes most of the time.
-        dtypes: The dtypes to check. Slopes are measured in float64; in a lower dtype law 1 compares y and the gradients with
-            those of float64, and ``funcnet.testing.precision`` says how much they may differ by rounding. Laws 2, 9 and 10 do
-            not depend on the dtype and are checked once.
+        dtypes: The dtypes to check. Numerical derivatives are computed in float64; in a lower dtype, law 1 compares y and the
+            gradients with the results in float64, and ``funcnet.testing.precision`` computes how much rounding can change them.
+            Laws 2, 9 and 10 do not depend on the dtype and are checked once.
 
     Raises:
         AssertionError: If the layer breaks a law; the message starts with the number and name of the law.
-        ValueError: If ``layer`` is not a layer, or ``dtypes`` not a tuple of floating dtypes.
+        ValueError: If ``layer`` is not a layer, or ``dtypes`` is not a tuple of floating dtypes.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> check_laws(Linear(3, 2), torch.ones(4, 3), compiled=False)

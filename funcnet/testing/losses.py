@@ -1,12 +1,12 @@
-"""Check of losses: ``check_loss`` checks the contract of ``funcnet.losses.loss``, also on your own losses.
+"""The check of losses: ``check_loss`` checks the contract of ``funcnet.losses.loss``, for custom losses too.
 
-The laws of layers on ``loss.as_layer()`` come first: gradients, purity, dtypes, strides, transforms, ``repr``. Then come the
-rules that only losses have:
+The laws of layers are checked first, on ``loss.as_layer()``: gradients, purity, dtypes, strides, transforms, ``repr``. Then come
+the rules for losses only:
 
     agreement    value_and_grad, __call__, as_layer, backward and the parts give one value and one gradient
     reductions   "sum", "mean" and "batch" are computed from the terms that "none" returns
     weights      Σ w value / Σ w, w = weight_of(target), over any split of the rows is the value of all rows
-    masks        weighted(loss), with a mask that drops rows, is the loss of the other rows
+    masks        weighted(loss), with a mask that drops rows, equals the loss of the other rows
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def check_loss(
     compiled: bool = True,
     dtypes: tuple[torch.dtype, ...] = DTYPES,
 ) -> None:
-    """Check the contract of a loss: the laws of its layer, and the rules of losses, with every reduction it has.
+    """Check the contract of a loss: the laws of its layer, and the rules of losses, with every reduction that it has.
 
     Args:
         loss: The loss to check.
@@ -48,14 +48,14 @@ def check_loss(
         rng: Key or seed for gradients of the value.
         batched: Whether the value of a batch is computed from the values of its rows, along the first axes of y and target.
             ``False`` skips the rules of weights and masks. They are also skipped for a ``batch_dependent`` loss, such as a
-            contrastive one.
+            contrastive loss.
         compiled: Whether to check ``torch.compile`` too, which takes most of the time.
         dtypes: The dtypes to check, as for ``check_laws``.
 
     Raises:
         AssertionError: If the loss breaks a law or a rule; the message starts with its name, as ``law 1, transpose`` or
             ``rule of losses, weights``.
-        ValueError: If ``loss`` is not a loss, or ``dtypes`` not a tuple of floating dtypes.
+        ValueError: If ``loss`` is not a loss, or ``dtypes`` is not a tuple of floating dtypes.
 
     >>> from funcnet.losses.regression import MSE
     >>> check_loss(MSE(), torch.ones(4, 3), torch.zeros(4, 3), compiled=False)
@@ -68,7 +68,7 @@ def check_loss(
 
 
 def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> None:
-    """Check the rules that only losses have, in float64, with every reduction."""
+    """Check the rules for losses only, in float64, with every reduction."""
     y, target = tree.cast(y, _DOUBLE), tree.cast(target, _DOUBLE)
     by_rows = batched and not loss.batch_dependent and _row_count(y, target)
     for one in _with_reductions(loss):
@@ -82,7 +82,7 @@ def check_rules(loss: Loss, y: Any, target: Any, *, batched: bool = True) -> Non
 
 
 def _try(name: str, rule: Rule, loss: Loss, y: Any, target: Any) -> None:
-    """Run a rule; what it raises starts with its name."""
+    """Run a rule; its errors start with its name."""
     try:
         rule(loss, y, target)
     except AssertionError as error:
@@ -113,7 +113,7 @@ def _check_agreement(loss: Any, y: Any, target: Any) -> None:
     of_layer, kept = layer.apply(params, (y, target))
     _equal(loss, "loss(y, target) must be the value of value_and_grad", {"value": loss(y, target)}, {"value": value}, y)
     found = {"value": of_layer, "gy": layer.vjp(params, kept, torch.ones_like(value))[1][0]}
-    _equal(loss, "value_and_grad must be what as_layer() and its vjp of ones give", want, found, y)
+    _equal(loss, "value_and_grad must agree with as_layer() and its vjp of ones", want, found, y)
     _, cache = loss.forward(y, target)
     for rule, g in {
         "backward(cache)": None,
@@ -128,7 +128,7 @@ def _check_agreement(loss: Any, y: Any, target: Any) -> None:
 
 
 def _check_reductions(loss: Any, y: Any, target: Any) -> None:
-    """Require that each reduction of the terms, and of their gradients, is right."""
+    """Require that each reduction of the terms, and of their gradients, is correct."""
     if (of_terms := _reduced(loss, "none")) is None:
         return
     terms, gy = of_terms.value_and_grad(y, target)
@@ -150,7 +150,7 @@ def _count(loss: Any, terms: Tensor, target: Any) -> float:
 
 
 def _check_weights(loss: Any, y: Any, target: Any) -> None:
-    """Require that splits of the rows give the value and gradient of all rows: single rows, uneven parts, empty parts."""
+    """Require that batches give the value and gradient of all rows: single rows, uneven batches, empty batches."""
     n = _row_count(y, target)
     for cuts in ([0, *range(1, n), n], [0, 0, n // 3, n], [0, n, n]):
         _check_split(loss, y, target, cuts)

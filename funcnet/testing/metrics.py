@@ -1,4 +1,4 @@
-"""Check of metrics: ``check_metric`` checks that the totals of a metric add up, also of your own."""
+"""The check of metrics: ``check_metric`` checks that the totals of a metric add up, for custom metrics too."""
 
 import pickle
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,14 @@ _TOLERANCE = 1e-9
 def check_metric(metric: Metric, y: Tree, target: Tree, *, tolerance: float = _TOLERANCE) -> None:
     """Check the contract of a metric, with the rows of y and target.
 
-    The value of all rows equals that of any batches, added one after another or merged in any order; an empty total changes
-    nothing. No argument is written to, the same rows give the same bits, ``torch.func.vmap`` over two copies gives the value
-    twice, and the metric equals its pickled copy.
+    The value is the same for all rows at once and for any batches of them, added one after another or merged in any order; an
+    empty total changes nothing. No argument is written to, the same rows give the same bits, ``torch.func.vmap`` over two copies
+    gives the value twice, and the metric equals its pickled copy.
 
     Args:
         metric: The metric to check.
         y: Outputs of at least 3 rows, a tensor or a tree of tensors.
-        target: Targets with as many rows.
+        target: Targets with the same number of rows.
         tolerance: Largest difference of values, relative and absolute.
 
     Raises:

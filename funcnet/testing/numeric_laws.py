@@ -1,4 +1,4 @@
-"""Laws of numbers: 1 transpose, 2 linear, 5 rows, 6 strides, 7 halves and 11 second order."""
+"""Numeric laws: 1 transpose, 2 linear, 5 rows, 6 strides, 7 halves and 11 second order."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.contract import Layer, Params
 from funcnet.random.keys import Key
-from funcnet.testing.blame import Judge, judged_down
+from funcnet.testing.blame import Check, check_with_blame
 from funcnet.testing.comparison import check_equal, everything, named, noise_like, prepared, require, run
 from funcnet.testing.differences import check_vjp
 from funcnet.testing.law_decorator import FLOAT64, law
@@ -27,14 +27,14 @@ def law_transpose(
 
         ⟨gy, J v⟩ = ⟨vjp(gy), v⟩ for all v
 
-    In float64 ``check_vjp`` measures J; in a lower dtype y and the gradients are compared with those of float64.
+    In float64, ``check_vjp`` computes J with differences; in a lower dtype, y and the gradients are compared with float64.
 
     Args:
         layer: The layer to check.
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -42,13 +42,13 @@ def law_transpose(
     if dtype is FLOAT64:
         check_vjp(layer, x, params, rng)
     else:
-        judge: Judge = lambda one, p, given, key: check_precision(one, p, given, key, dtype)
-        judged_down(judge, layer, *prepared(layer, x, params, rng, dtype), rng)
+        check: Check = lambda one, p, given, key: check_precision(one, p, given, key, dtype)
+        check_with_blame(check, layer, *prepared(layer, x, params, rng, dtype), rng)
 
 
 @law(2, "linear")
 def law_linear(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
-    """Require that ``vjp`` is linear in gy; of a surrogate, which may clip, require only vjp(0) = 0.
+    """Require that ``vjp`` is linear in gy; for a surrogate, which can clip, require only vjp(0) = 0.
 
         vjp(2 g - 3 h) = 2 vjp(g) - 3 vjp(h)      vjp(0) = 0
 
@@ -65,7 +65,7 @@ def law_linear(layer: Layer, x: Any, params: Params | None = None, rng: Key | in
     y, cache = run(layer, p, x, rng)
     g, h = (noise_like(y, random.fold_in(rng, seed)) for seed in (1, 2))
     for path, leaf in tree.names(named(layer.vjp(p, cache, tree.zeros_like(g)))).items():
-        require(not leaf.any(), layer, f"vjp(0) must be 0, and the gradient of {path} is not")
+        require(not leaf.any(), layer, f"vjp(0) must be 0, but the gradient of {path} is not")
     if layer.surrogate:
         return
     apart = tree.map(lambda a, b: 2 * a - 3 * b, layer.vjp(p, cache, g), layer.vjp(p, cache, h))
@@ -75,18 +75,18 @@ def law_linear(layer: Layer, x: Any, params: Params | None = None, rng: Key | in
 
 @law(5, "rows")
 def law_rows(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
-    """Require that a row of the batch gives the same y and gx as when it is the whole batch.
+    """Require that each row has the same y and gx in the batch as alone.
 
     The gradients of params must add up over the rows, and be 0 for an empty batch. x has rows if all its tensors have the same
-    first size, and the floating ones at least two axes. Single rows are not tried if the layer is ``batch_dependent`` or y has
-    no rows; of a stochastic layer they are those of ``inference()``.
+    first size, and floating tensors have at least two axes. Single rows are not checked if the layer is ``batch_dependent`` or y
+    has no rows; for a stochastic layer, ``inference()`` is checked.
 
     Args:
         layer: The layer to check.
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -96,14 +96,14 @@ def law_rows(layer: Layer, x: Any, params: Params | None = None, rng: Key | int 
 
 @law(6, "strides")
 def law_strides(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
-    """Require that transposed, strided and expanded x and gy give the same numbers as contiguous ones.
+    """Require that transposed, strided and expanded x and gy give the same results as contiguous tensors.
 
     Args:
         layer: The layer to check.
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -113,7 +113,7 @@ def law_strides(layer: Layer, x: Any, params: Params | None = None, rng: Key | i
     for name, layout in _LAYOUTS.items():
         for part, (a, g) in {"x": (tree.map(layout, z), gy), "gy": (z, tree.map(layout, gy))}.items():
             want = everything(layer, p, tree.map(_contiguous, a), tree.map(_contiguous, g), rng)
-            rule = f"{name} {part} must give what a contiguous one gives"
+            rule = f"{name} {part} must give the same results as a contiguous one"
             moves = functools.partial(moves_of, layer, (p, a, g), rng, dtype)
             check_equal(layer, rule, everything(layer, p, a, g, rng), want, scale=(a, g), moves=moves)
 
@@ -137,14 +137,14 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @law(7, "halves")
 def law_halves(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64) -> None:
-    """Require that ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` the y of ``apply``.
+    """Require that ``grads`` and ``input_grad`` are the halves of ``vjp``, and ``layer(params, x)`` is the y of ``apply``.
 
     Args:
         layer: The layer to check.
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -161,14 +161,14 @@ def law_halves(layer: Layer, x: Any, params: Params | None = None, rng: Key | in
 def law_second_order(
     layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64
 ) -> None:
-    """Require that ``torch.func`` differentiates ``apply`` as ``vjp`` does, and ``vjp``, ``grads`` and ``input_grad`` again.
+    """Require that ``torch.func`` on ``apply`` agrees with ``vjp``, and differentiates ``vjp`` and its halves correctly.
 
     Args:
         layer: The layer to check.
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.

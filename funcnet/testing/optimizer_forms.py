@@ -1,4 +1,4 @@
-"""Forms in which an update must be the same: other strides, ``vmap``, the meta device, compiled, half precision; and refusals."""
+"""Variants of an update that must agree: strides, ``vmap``, meta device, compiled, half precision; and invalid arguments."""
 
 import pickle
 import sys
@@ -18,13 +18,13 @@ from funcnet.testing.assertions import assert_close
 from funcnet.value import Value, parts
 
 GRADS, PARAMS = 0, 2
-"""Number of the argument of ``update`` that its first result is like: for a gradient transform and for an optimizer."""
+"""Index of the argument of ``update`` that its first result resembles: for a gradient transform and for an optimizer."""
 
 NAMES = {GRADS: "grads", PARAMS: "params"}
 
 State = Any
 Fail = Callable[[str, str], None]
-"""Raises ``AssertionError`` with a rule and what was found instead."""
+"""A function that raises ``AssertionError`` with a rule, and a description of what was found instead."""
 
 _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "transposed": lambda g: g.mT.contiguous().mT if g.dim() > 1 else g.clone(),
@@ -33,7 +33,7 @@ _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_strides(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require that gradients with other strides give the same bits as contiguous ones."""
+    """Require that gradients with other strides give the same bits as contiguous gradients."""
     grads, state, params = arguments
     want = opt.update(grads, state, params)
     for name, layout in _LAYOUTS.items():
@@ -42,21 +42,21 @@ def check_strides(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -
 
 
 def check_apart(opt: Any, state: State, params: Params, fail: Fail) -> None:
-    """Require that no two elements of params and state share memory, as the next update may be a donated one."""
+    """Require that no two elements of params and state share memory, since the next update could be donated."""
     names, leaves = zip(*tree.names({"params": params, "state": state}).items(), strict=True) if tree.leaves(state) else ((), ())
     shared = [names[i] for i in sorted(overlapping(leaves))]
     if shared:
-        fail("params and state must share no memory, since donate writes to both", f"and {shared[0]!r} does")
+        fail("params and state must share no memory, since donate writes to both", f"but {shared[0]!r} does")
 
 
 def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
-    """Require that ``vmap`` over two members gives the same as each separately; ``like`` is the number of the argument."""
+    """Require that ``vmap`` over two members gives the same as each of them alone; ``like`` is ``GRADS`` or ``PARAMS``."""
     members = [arguments, (tree.map(lambda g: g * 0.5, arguments[0]), *arguments[1:])]
     batch = tree.map(lambda *xs: torch.stack(xs), *members)
     axes = tree.map(lambda _: 0, batch)
     got = _tried("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[like], axes[1]))(*batch), fail)
     for i, member in enumerate(members):
-        _compare("vmap must give what a loop over members gives", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
+        _compare("vmap must agree with a loop over members", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
 
 
 def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
@@ -70,7 +70,7 @@ def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like
 def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fail: Fail, like: int = PARAMS) -> None:
     """Require that compiled code, one graph for all steps, gives the same as eager code."""
     want = got = (params, state)
-    torch.compiler.reset()  # graphs from before would count as recompilations
+    torch.compiler.reset()  # earlier graphs would count as recompilations
     try:
         compiled: Any = torch.compile(opt.update, fullgraph=True, backend="aot_eager", dynamic=False)
         settings: Any = torch._dynamo.config
@@ -82,11 +82,11 @@ def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fa
                 got = _tried("update must compile as one graph, which serves all steps", run, fail)
     finally:
         torch.compiler.reset()
-    _compare("compiled code must give what eager code gives", got, want, fail)
+    _compare("compiled code must agree with eager code", got, want, fail)
 
 
 def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PARAMS) -> None:
-    """Require that a step in half precision is that of float32 on the same numbers, rounded once, with moments in float32."""
+    """Require that a step in half precision equals the step in float32, rounded once, with moments in float32."""
     for dtype in HALF:
         p, g = tree.cast(params, dtype), tree.cast(grads, dtype)
         state = opt.init(p)
@@ -100,7 +100,7 @@ def check_half(opt: Any, grads: Tree, params: Params, fail: Fail, like: int = PA
             p32 = _at(single[0 if like == GRADS else 1], path)
             room = 2 * torch.finfo(dtype).eps * (p32.abs() + (one - p32).abs()) + 1e-7
             if one.is_floating_point() and not ((_at(got, path).float() - one).abs() <= room).all():
-                fail(f"a step in {dtype} must be that of float32, rounded", f"another at {path!r}")
+                fail(f"a step in {dtype} must equal the step in float32, rounded", f"another at {path!r}")
 
 
 def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: int = PARAMS) -> None:
@@ -113,11 +113,11 @@ def check_late(opt: Any, steps: list[Tree], params: Params, fail: Fail, like: in
             p = new if like == PARAMS else p
         if not tree.all_finite(new):
             rule = f"{NAMES[like]} must stay finite if the first gradient of a leaf comes late"
-            fail(rule, f"NaN or infinity after that of {path!r}")
+            fail(rule, f"NaN or infinity after the gradient of {path!r}")
 
 
 def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require that an unfit gradient is refused before anything is written."""
+    """Require that an invalid gradient raises an error before anything is written."""
     grads, state, params = arguments
     for path, g in tree.names(grads).items():
         for kind, other in {
@@ -131,7 +131,7 @@ def check_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -
 
 
 def check_state_refused(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail) -> None:
-    """Require that a state of another kind and a complex gradient are refused."""
+    """Require that a state of another kind and a complex gradient raise errors."""
     grads, state, params = arguments
     _refuse(opt, "a state of another kind", (grads, {"other": torch.zeros(())}, params), fail)
     for path, g in tree.names(grads).items():
@@ -144,9 +144,9 @@ def _refuse(opt: Any, what: str, arguments: tuple[Tree, State, Params], fail: Fa
         opt.update(*given)
     except (ValueError, TypeError):
         if not tree.equal(given, arguments):
-            fail("a refused update must not have written to its arguments", f"params or state written to after {what}")
+            fail("an update that raises must not have written to its arguments", f"params or state written to after {what}")
         return
-    fail("unfit arguments must be refused", what)
+    fail("invalid arguments must raise an error", what)
 
 
 def check_value(opt: Value, fail: Fail) -> None:
@@ -154,11 +154,11 @@ def check_value(opt: Value, fail: Fail) -> None:
     names = {**vars(sys.modules["funcnet"]), "torch": torch, **{type(part).__name__: type(part) for part in parts(opt)}}
     for how, again in {"eval(repr)": eval(repr(opt), names), "pickle": pickle.loads(pickle.dumps(opt))}.items():
         if again != opt or hash(again) != hash(opt):
-            fail(f"{how} must give the optimizer back", repr(again))
+            fail(f"{how} must reproduce the optimizer", repr(again))
 
 
 def check_rates(opt: Any, state: State, fail: Fail) -> None:
-    """Require finite rates by name; those of several optimizers are in nested dicts."""
+    """Require finite rates by name; the rates of several optimizers are in nested dicts."""
     rates = opt.rates(state)
     if not isinstance(rates, dict):
         fail("rates must be a dict", describe(rates))
@@ -168,7 +168,7 @@ def check_rates(opt: Any, state: State, fail: Fail) -> None:
 
 
 def _with(values: Tree, path: str, leaf: Any) -> Tree:
-    """Return the tree with another leaf at a path; the path in a tree that is a single leaf is empty."""
+    """Return the tree with another leaf at a path; if the tree is a single leaf, the path is empty."""
     return tree.replace(values, path, leaf) if path else leaf
 
 

@@ -1,4 +1,4 @@
-"""Checks of optimizers and gradient transforms: the contract of ``funcnet.optim.base``, also for your own."""
+"""The checks of optimizers and gradient transforms: the contract of ``funcnet.optim.base``, for custom ones too."""
 
 from collections.abc import Callable
 from operator import itemgetter
@@ -38,16 +38,16 @@ State = Any
 def check_optimizer(opt: Any, params: Params, rng: Key | int = 0, *, compiled: bool = True) -> None:
     """Check the contract of an optimizer, with updates for random gradients.
 
-    - Params and state keep their structure, shapes, dtypes and devices, and state holds only tensors.
+    - Params and state keep their structure, shapes, dtypes and devices, and state contains only tensors.
     - Equal arguments give equal bits, whatever the strides of the gradients. No argument is written to, and torch's generator is
       not used.
-    - A leaf whose gradient is ``None`` does not change, nor does its state, except trees that follow all params, as the average
-      of ``Averaged`` does. Its first gradient may come late.
+    - A leaf whose gradient is ``None`` does not change, nor does its state, except in trees that follow all params, like the
+      average of ``Averaged``. Its first gradient can come late.
     - The optimizer that ``donate`` returns gives the same bits. It writes to params and state, which share no memory.
     - ``vmap`` and compiled code give the same as eager code, and the meta device the same shapes.
-    - In half precision, moments are in float32 and a step is that of float32, rounded once.
-    - Unless ``acts_on`` is ``"tree"``, each part of params gets the same bits separately as in the whole.
-    - An ``Optimizer`` is a value, has finite rates, and refuses gradients that do not fit before it writes to anything.
+    - In half precision, moments are in float32, and a step equals the step in float32, rounded once.
+    - Unless ``acts_on`` is ``"tree"``, updating a part of params alone gives the same bits as updating all of them.
+    - An ``Optimizer`` is a value, has finite rates, and raises for gradients that do not fit before it writes to anything.
 
     Args:
         opt: An ``Optimizer``, or any object with its methods ``init`` and ``update``; ``donate`` is optional.
@@ -117,14 +117,14 @@ def _check_forms(opt: Any, grads: list[Tree], state: State, params: Params, comp
 def check_transform(transform: Any, params: Params, rng: Key | int = 0, *, compiled: bool = True) -> None:
     """Check the contract of a gradient transform, with updates for random gradients.
 
-    - New gradients have the structure, shapes, dtypes and devices of the old; state, a tree of tensors, keeps its own.
+    - Gradients and state keep their structure, shapes, dtypes and devices, and state contains only tensors.
     - Equal arguments give equal bits, whatever the strides of the gradients. No argument is written to, and torch's generator is
       not used.
-    - A gradient of ``None`` stays ``None``, and its state does not change. The first gradient may come late.
+    - A gradient of ``None`` stays ``None``, and its state does not change. The first gradient can come late.
     - ``vmap`` and compiled code give the same as eager code, and the meta device the same shapes.
-    - In half precision, moments are in float32 and the new gradients are those of float32, rounded once.
-    - Unless ``acts_on`` is ``"tree"``, each part of params gets the same bits separately as in the whole.
-    - A ``GradientTransform`` is a value, has finite rates, and refuses a state of another kind and complex gradients.
+    - In half precision, moments are in float32, and the new gradients equal those in float32, rounded once.
+    - Unless ``acts_on`` is ``"tree"``, updating a part of params alone gives the same bits as updating all of them.
+    - A ``GradientTransform`` is a value, has finite rates, and raises for a state of another kind and for complex gradients.
 
     Args:
         transform: A ``GradientTransform``, or any object with its methods ``init`` and ``update``.
@@ -155,7 +155,7 @@ def _check_none(transform: Any, grads: Tree, state: State, params: Params, path:
     """Require that a gradient of ``None`` stays ``None``, and that its state does not change."""
     absent = tree.map_with_path(lambda one, g: None if one == path else g, grads)
     new, after = transform.update(absent, state, params)
-    _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"and {path!r} has one")
+    _require(path not in tree.names(new), transform, "a gradient that is None must stay None", f"but {path!r} has one")
     _check_kept(transform, "grads", new, absent)
     owners = tree.names(params)
     rule = "the state of a leaf whose gradient is None must not change"
@@ -168,7 +168,7 @@ def _require(condition: bool, opt: Any, rule: str, got: str = "") -> None:
 
 
 def _gradients(params: Params, rng: Key | int) -> Tree:
-    """Draw a gradient for each floating leaf; others have ``None``."""
+    """Sample a gradient for each floating leaf; other leaves get ``None``."""
     keys = {path: random.fold_in(rng, i) for i, path in enumerate(tree.names(params))}
     draw = lambda path, leaf: random.normal(keys[path], tuple(leaf.shape)).to(leaf) if leaf.is_floating_point() else None
     return tree.map_with_path(draw, params)
@@ -199,7 +199,7 @@ def _check_kept(opt: Any, name: str, new: Tree, old: Tree) -> None:
     _require(tree.structure(new) == tree.structure(old), opt, f"update must keep the structure of {name}")
     for path, kind in want.items():
         rule = f"update must keep shapes, dtypes and devices of {name}"
-        _require(found[path] == kind, opt, rule, f"and {path!r} was {kind} and became {found[path]}")
+        _require(found[path] == kind, opt, rule, f"but {path!r} was {kind} and became {found[path]}")
 
 
 def _kind(leaf: Any) -> str:
@@ -223,11 +223,11 @@ def _compare(opt: Any, rule: str, new: Tree, old: Tree, concerns: Callable[[str]
         if concerns(path):
             now = found.get(path)
             right = isinstance(now, Tensor) and now.shape == leaf.shape and torch.equal(now, leaf)
-            _require(right, opt, rule, f"and {path!r} {'changed' if path in found else 'vanished'}")
+            _require(right, opt, rule, f"but {path!r} {'changed' if path in found else 'vanished'}")
 
 
 def _owner(path: str, owners: Tree) -> str | None:
-    """Return the path of the param that a leaf of the state belongs to: the longest that is a suffix of its own."""
+    """Return the path of the param that a leaf of the state belongs to: the longest path that is a suffix of ``path``."""
     return max((one for one in owners if path.endswith(f".{one}")), key=len, default=None)
 
 
@@ -248,5 +248,5 @@ def _check_parts(opt: Any, grads: Tree, state: State, params: Params) -> None:
         part = itemgetter(key)
         found = opt.update(part(grads), opt.map_state(part, state), part(params))
         want = part(whole[0]), opt.map_state(part, whole[1])
-        rule = f"with acts_on = {opt.acts_on!r}, a part of params must get the update that it gets in the whole"
-        _require(tree.equal(found, want), opt, rule, f"and {key!r} separately gets another")
+        rule = f"with acts_on = {opt.acts_on!r}, a part of params must get the same update alone as in the whole"
+        _require(tree.equal(found, want), opt, rule, f"but {key!r} alone gets another")

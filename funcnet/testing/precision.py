@@ -1,17 +1,17 @@
-"""Precision: a layer in a lower dtype compared with itself in float64, on the same numbers, which the lower dtype can represent.
+"""Precision: compare a layer in a lower dtype with itself in float64, on the same numbers, which the lower dtype can represent.
 
-A sound kernel gives the exact result of numbers that are a few roundings away, rounded in turn (Higham 2002, section 1.5). Let ε
-be the distance from 1 to the next number of the dtype, and δ that of float64. Each element may then be off by
+A stable kernel returns the exact result for arguments that are a few roundings away, rounded again (Higham 2002, section 1.5).
+Let ε be the distance from 1 to the next number of the dtype, and δ the same for float64. Each element can then be off by
 
     8 ε · (the largest magnitude in its leaf)  +  4 · max(m(ε), ε/δ · n(δ))
 
-where m(ε) is the farthest that the float64 result moves when each argument moves by up to ε, relative to it. The first term is
-the rounding of sums, which are accumulated in float32 at least. The second is out of reach of any kernel, and is measured if the
-first does not suffice. m(ε) includes cancellation in the arguments, and a kink that rounding crosses. n(δ) is what float64 itself
-loses within the layer, where large terms cancel, as in the gradient of a norm, or a number near 1 is rounded, as in that of tanh.
-The lower dtype loses ε/δ times as much.
+where m(ε) is the largest change of the float64 result when each argument changes by up to ε, relative to its size. The first term
+is the rounding of sums, which are accumulated at least in float32. No kernel can avoid the second term; it is measured if the
+first does not suffice. m(ε) includes cancellation in the arguments, and a kink that rounding crosses. n(δ) is the rounding error
+of float64 within the layer, where large terms cancel, as in the gradient of a norm, or where a number near 1 is rounded, as in
+the gradient of tanh. The lower dtype loses ε/δ times as much.
 
-A stochastic layer draws other numbers in float64. In half precision it is therefore compared with float32; in float32 its
+A stochastic layer samples other numbers in float64. In half precision it is therefore compared with float32; in float32 its
 ``inference()`` is compared, unless that is stochastic too.
 """
 
@@ -29,16 +29,16 @@ from funcnet.testing.comparison import MARGIN, ROUNDINGS, everything, largest, n
 
 Results = Callable[[Tree], dict[str, Tensor]]
 
-_TRIALS = 32  # a last digit lost in one of four draws is then missed once in ten thousand
+_TRIALS = 32  # a last digit that is lost in one of four trials is then missed once in ten thousand
 
 
 def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that y, all gradients and the statistics equal those of float64 within the rounding of ``dtype``.
+    """Require that y, all gradients and the statistics equal those in float64 within the rounding of ``dtype``.
 
     Params and x have this dtype.
     """
     single = layer.stochastic and dtype is not torch.float32
-    layer = layer if single else _settled(layer)
+    layer = layer if single else _deterministic(layer)
     if layer.stochastic and not single:
         return
     gy = noise_like(run(layer, params, x, rng)[0], random.fold_in(rng, 1))
@@ -52,10 +52,10 @@ def check_precision(layer: Layer, params: Params, x: Any, rng: Key | int, dtype:
             bounds[path] = bounds[path] + MARGIN * moved
     for path, leaf in want.items():
         excess, index = _excess(got[path], leaf, bounds[path])
-        require(excess <= 0, layer, _told(path, index, got[path], leaf, bounds[path]))
+        require(excess <= 0, layer, _message(path, index, got[path], leaf, bounds[path]))
 
 
-def _settled(layer: Layer) -> Layer:
+def _deterministic(layer: Layer) -> Layer:
     return layer.inference() if layer.stochastic else layer
 
 
@@ -75,9 +75,9 @@ def allowed(results: Results, exact: Tree, dtype: torch.dtype) -> dict[str, Tens
 
 
 def _noise(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
-    """Return what the results lose to rounding: n(unit), the largest move, or second difference over a step of √unit.
+    """Return the rounding errors of the results: n(unit), the largest move, or second difference over a step of √unit.
 
-    A step that small changes what is rounded inside, and leaves at most a unit of what is smooth in the arguments.
+    A step of this size changes how numbers are rounded inside; the smooth part of the second difference is at most a unit.
     """
     want, found = results(exact), moves(results, exact, unit)
     for trial in range(_TRIALS // 4):
@@ -89,7 +89,7 @@ def _noise(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
 
 
 def moves(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
-    """Return how far each element of the results moves at most when each argument moves by up to a unit: m(unit)."""
+    """Return the largest change of each element of the results when each argument changes by up to a unit: m(unit)."""
     want, found = results(exact), dict[str, Tensor]()
     for trial in range(_TRIALS):
         for path, leaf in results(_moved(exact, unit, trial)).items():
@@ -121,7 +121,7 @@ def _unit(dtype: torch.dtype) -> float:
 
 
 def _excess(got: Tensor, want: Tensor, bound: Tensor) -> tuple[float, int]:
-    """Return how far the worst element exceeds its bound, and its number; what the dtype cannot represent is infinite in both."""
+    """Return by how much the worst element exceeds its bound, and its index. Numbers beyond the dtype are infinite in both."""
     if not want.numel():
         return 0.0, 0
     want = want.to(got.dtype) if got.is_floating_point() else want
@@ -131,7 +131,7 @@ def _excess(got: Tensor, want: Tensor, bound: Tensor) -> tuple[float, int]:
     return float(excess[at]), at
 
 
-def _told(path: str, at: int, got: Tensor, want: Tensor, bound: Tensor) -> str:
+def _message(path: str, at: int, got: Tensor, want: Tensor, bound: Tensor) -> str:
     if not want.numel():
         return path
     index = [int(i) for i in torch.unravel_index(torch.tensor(at), want.shape)]

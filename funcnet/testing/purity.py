@@ -19,9 +19,9 @@ def check_pure(layer: Layer, p: Params, x: Any, rng: Key | int) -> None:
     Writes are reported first, since all later comparisons would fail too.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.rand(())  # otherwise a seed that the layer set before would go unnoticed
+        torch.rand(())  # otherwise a seed that the layer set earlier would go unnoticed
         _check_calls(layer, p, x, rng, torch.random.get_rng_state())
-    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must refuse to run without a key")
+    require(not layer.stochastic or _refuses(layer, p, x), layer, "apply must raise an error without a key")
 
 
 def _check_calls(layer: Layer, p: Params, x: Any, rng: Key | int, chance: Tensor) -> None:
@@ -42,11 +42,11 @@ def _check_calls(layer: Layer, p: Params, x: Any, rng: Key | int, chance: Tensor
 
 def _require_untouched(layer: Layer, held: list["Snapshot"], chance: Tensor) -> None:
     require_unchanged(layer, held)
-    require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator may not be used")
+    require(torch.equal(chance, torch.random.get_rng_state()), layer, "torch's global generator must not be used")
 
 
 def _check_clones(layer: Layer, arguments: tuple[Any, ...], cache: Any, want: Tree) -> None:
-    """Require that clones of the arguments give the same bits: a layer may not distinguish tensors by identity."""
+    """Require that clones of the arguments give the same bits: a layer must not distinguish tensors by identity."""
     check_same_bits(layer, "equal arguments must give equal bits, clones too", everything(layer, *_cloned(arguments)), want)
     p, _, gy, _ = arguments
     for rule, parts in {
@@ -103,23 +103,23 @@ class Snapshot:
 def require_unchanged(layer: Layer, snapshots: list[Snapshot]) -> None:
     """Require that nothing was written to since the snapshots were taken."""
     for path in [path for snapshot in snapshots for path in snapshot.changed()]:
-        require(False, layer, f"nothing may be written to, and {path} was")
+        require(False, layer, f"nothing may be written to, but {path} was")
 
 
 def check_own_memory(layer: Layer, params: Params) -> None:
-    """Require that each element of fresh params has its own memory, since an optimizer may write to donated ones."""
+    """Require that each element of fresh params has separate memory, since an optimizer can write to donated params."""
     rule = "init must return each element in its own memory"
     places: dict[int, str] = {}
     for path, leaf in tree.names(params).items():
-        require(not _overlaps(leaf), layer, f"{rule}, and {path} is expanded or overlaps: clone it")
+        require(not _overlaps(leaf), layer, f"{rule}, but {path} is expanded or overlaps: clone it")
         if leaf.numel():
             memory = leaf.untyped_storage().data_ptr()
-            require(memory not in places, layer, f"{rule}, and {places.get(memory)} and {path} share theirs: clone one")
+            require(memory not in places, layer, f"{rule}, but {places.get(memory)} and {path} share memory: clone one")
             places[memory] = path
 
 
 def _overlaps(leaf: Tensor) -> bool:
-    """Tell whether two elements share a place: each axis must step further than all axes with shorter steps reach."""
+    """Return whether two elements share memory: each axis must step further than all axes with shorter steps reach."""
     reach = 0
     for stride, size in sorted(zip(leaf.stride(), leaf.shape, strict=True)):
         if leaf.numel() and size > 1:

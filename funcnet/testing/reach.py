@@ -37,7 +37,7 @@ def _check_unneeded_key(layer: Layer, params: Params, x: Any, y: Any) -> None:
 
 
 def _check_moved_leaves(layer: Layer, params: Params, cache: Any, y: Any) -> None:
-    """Require that ``update_stats`` keeps the structure of params, and changes only leaves without a gradient (statistics)."""
+    """Require that ``update_stats`` keeps the structure of params, but changes only leaves without a gradient (statistics)."""
     moved = layer.update_stats(params, cache)
     require_structure(layer, "update_stats must return all of params, with its structure", params, moved)
     before, after = tree.names(params), tree.names(moved)
@@ -45,11 +45,11 @@ def _check_moved_leaves(layer: Layer, params: Params, cache: Any, y: Any) -> Non
     require(not odd, layer, f"update_stats must return all of params, and no other leaves; see {quoted(odd)}")
     check_kept(layer, "update_stats must keep shapes and dtypes:", moved, params)
     changed = [path for path, leaf in after.items() if leaf is not before[path] and not same_bits(leaf, before[path])]
-    rule = f"update_stats must leave params as they are if has_running_stats is False, and changes {quoted(changed)}"
+    rule = f"update_stats must not change params if has_running_stats is False, but changes {quoted(changed)}"
     require(layer.has_running_stats or not changed, layer, rule)
     gradients = tree.names(layer.vjp(params, cache, noise_like(y, 1))[0]) if changed else {}
     trained = [path for path in changed if path in gradients]
-    rule = f"update_stats may change only running statistics, which have no gradient, and changes {quoted(trained)}"
+    rule = f"update_stats may change only running statistics, which have no gradient, but changes {quoted(trained)}"
     require(not trained, layer, rule)
 
 
@@ -58,8 +58,8 @@ def _check_structure(layer: Layer, inside: dict[str, Layer]) -> None:
     following = layer.following if isinstance(layer, Combinator) else ()
     parts = [(name, part) for name, part in inside.items() if name not in following]
     missing = [name for name, part in parts if all(part is not child for child in children.values())]
-    rule = f"walk and map_layers must reach every layer in a field, and do not reach {quoted(missing)}"
+    rule = f"walk and map_layers must reach every layer in a field, but do not reach {quoted(missing)}"
     require(not missing, layer, f"{rule}: subclass funcnet.Wrapper or funcnet.Combinator, with children and with_children")
     if isinstance(layer, Combinator):
-        require(layer.with_children(children) == layer, layer, "with_children(children()) must give the layer back")
-    require(map_layers(lambda one: one, layer) == layer, layer, "map_layers of the identity must give the layer back")
+        require(layer.with_children(children) == layer, layer, "with_children(children()) must reproduce the layer")
+    require(map_layers(lambda one: one, layer) == layer, layer, "map_layers of the identity must reproduce the layer")

@@ -1,4 +1,4 @@
-"""Rows: the results of a batch for each of its rows, and of an empty batch."""
+"""Rows: compare a batch with its single rows, and check an empty batch."""
 
 import functools
 from typing import Any
@@ -14,7 +14,7 @@ from funcnet.testing.precision import moves_of
 
 
 def check_rows(layer: Layer, p: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that a single row gives the same as within the batch, and an empty batch gives zeros."""
+    """Require that a single row gives the same results as within the batch, and that an empty batch gives zeros."""
     sizes = {leaf.shape[0] if leaf.dim() > leaf.is_floating_point() else None for leaf in tree.leaves(x)}
     n = sizes.pop()
     if n is None or sizes:
@@ -32,7 +32,7 @@ def _slice(values: Tree, start: int, stop: int) -> Tree:
 
 
 def _check_empty(layer: Layer, p: Params, x: Any, y: Any, rng: Key | int) -> None:
-    """Check an empty batch; ``y``, if it has rows, has the other axes that are expected."""
+    """Check an empty batch; ``y`` gives the expected shape without rows, and is ``None`` if there are no rows."""
     empty = _slice(x, 0, 0)
     nothing = run(layer, p, empty, rng)[0]
     results = everything(layer, p, empty, noise_like(nothing, rng), rng)
@@ -40,7 +40,7 @@ def _check_empty(layer: Layer, p: Params, x: Any, y: Any, rng: Key | int) -> Non
     if y is not None:
         check_kept(layer, "of an empty batch,", {"y": nothing}, {"y": _slice(y, 0, 0)})
     for path, leaf in tree.names({"params": results["params"], "grads": results["grads"]}).items():
-        require(not leaf.any(), layer, f"the gradients of params must be 0 for an empty batch, and {path} is not")
+        require(not leaf.any(), layer, f"the gradients of params must be 0 for an empty batch, but {path} is not")
 
 
 def _check_each(layer: Layer, p: Params, x: Any, gy: Any, n: int, dtype: torch.dtype) -> None:
@@ -55,7 +55,7 @@ def _check_each(layer: Layer, p: Params, x: Any, gy: Any, n: int, dtype: torch.d
         row = _slice({"y": whole["y"], "x": whole["x"]}, i, i + 1)
         moves = functools.partial(moves_of, layer, (p, xi, gi), 0, dtype)
         check_equal(
-            layer, f"row {i} must give by itself what it gives in the batch", {"y": y, "x": gx}, row, scale=(x, gy), moves=moves
+            layer, f"row {i} must give the same results alone as in the batch", {"y": y, "x": gx}, row, scale=(x, gy), moves=moves
         )
     got = {"params": tree.map(lambda summed, like: summed.to(like), total, whole["params"])}
     moves = functools.partial(moves_of, layer, (p, x, gy), 0, dtype)

@@ -1,4 +1,4 @@
-"""Check of schedules: ``check_schedule`` checks their contract, also on your own."""
+"""The check of schedules: ``check_schedule`` checks their contract, for custom schedules too."""
 
 import importlib.util
 import math
@@ -19,19 +19,19 @@ _TOLERANCE = 1e-12
 def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled: bool = False) -> None:
     """Check the contract of a schedule, at the steps 0 to ``steps - 1``.
 
-    An int gives a finite float, a 0-d tensor a 0-d float64 tensor of the same number to 1e-12, and a numpy number the float of
-    its int. The same step gives the same bits, whatever was asked before. Torch's generator is not used, and a tensor of the step
-    is not written to. ``torch.func.vmap`` over the steps gives the same as a loop, and the meta device a 0-d float64 tensor. A
-    ``Schedule`` also equals its pickled copy, in hash and ``repr`` too.
+    An int gives a finite float, a 0-d tensor a 0-d float64 tensor with the same value to 1e-12, and a numpy number the same float
+    as its int. The same step gives the same bits, regardless of earlier calls. Torch's generator is not used, and a tensor of the
+    step is not written to. ``torch.func.vmap`` over the steps gives the same as a loop, and the meta device a 0-d float64 tensor.
+    A ``Schedule`` also equals its pickled copy, including hash and ``repr``.
 
     Args:
         schedule: A ``Schedule``, or any function of the step.
         steps: Number of steps to check.
-        compiled: Whether to trace it with ``torch.compile`` too, where one graph must serve all steps. It takes seconds.
+        compiled: Whether to trace it with ``torch.compile`` too, where one graph must work for all steps. This takes seconds.
 
     Raises:
         AssertionError: If the schedule breaks the contract; the message starts with the rule.
-        ValueError: If ``schedule`` is not a function, or ``steps`` not a whole number from 1 to 2²⁰.
+        ValueError: If ``schedule`` is not a function, or ``steps`` is not a whole number from 1 to 2²⁰.
 
     >>> from funcnet.optim.schedules.interpolation import CosineSchedule
     >>> check_schedule(CosineSchedule(0.1, 100))
@@ -42,10 +42,10 @@ def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled
     chance = torch.random.get_rng_state()
     rates = [_tried(schedule, f"step {step} must have a rate", schedule, step) for step in range(steps)]
     used = not torch.equal(chance, torch.random.get_rng_state())
-    _require(not used, schedule, "a schedule must not use torch's global generator", "and it draws from it")
+    _require(not used, schedule, "a schedule must not use torch's global generator", "but it draws from it")
     for step, rate in enumerate(rates):
         right = type(rate) is float and math.isfinite(rate)
-        _require(right, schedule, "an int must give a finite float", f"and step {step} gives {describe(rate)}")
+        _require(right, schedule, "an int must give a finite float", f"but step {step} gives {describe(rate)}")
     _check_again(schedule, rates)
     _check_tensors(schedule, rates)
     _check_numpy(schedule, rates)
@@ -76,10 +76,10 @@ def _same(rate: float, other: float) -> bool:
 
 
 def _check_again(schedule: Any, rates: list[float]) -> None:
-    """Ask in reverse order, to detect a schedule that counts its calls."""
+    """Call the schedule in reverse order, to detect one that counts its calls."""
     for step in reversed(range(len(rates))):
         again = schedule(step)
-        got = f"and step {step} gives {rates[step]!r}, then {again!r}"
+        got = f"but step {step} gives {rates[step]!r}, then {again!r}"
         _require(again == rates[step], schedule, "the same step must give the same number", got)
 
 
@@ -94,8 +94,8 @@ def _check_tensors(schedule: Any, rates: list[float]) -> None:
             now = torch.tensor(step, dtype=dtype)
             found = _tried(schedule, "a 0-d tensor must give a 0-d float64 tensor", schedule, now)
             _check_scalar(schedule, "a 0-d tensor must give a 0-d float64 tensor", found)
-            got = f"and step {step} gives {rate!r} and {found.item()!r}"
-            _require(_same(found.item(), rate), schedule, "a tensor must give the number that its int gives", got)
+            got = f"but step {step} gives {rate!r} and {found.item()!r}"
+            _require(_same(found.item(), rate), schedule, "a tensor must give the same number as its int", got)
             _require(now.item() == step, schedule, "a schedule must not write to the step", f"step {step} became {now.item()}")
 
 
@@ -105,19 +105,19 @@ def _check_numpy(schedule: Any, rates: list[float]) -> None:
     import numpy as np  # optional, as for torch
 
     for step, rate in enumerate(rates):
-        found = _tried(schedule, "a numpy number must give the float that its int gives", schedule, np.int64(step))
+        found = _tried(schedule, "a numpy number must give the same float as its int", schedule, np.int64(step))
         right = isinstance(found, float) and _same(found, rate)
-        got = f"and step {step} gives {rate!r} and {describe(found)}"
-        _require(right, schedule, "a numpy number must give the float that its int gives", got)
+        got = f"but step {step} gives {rate!r} and {describe(found)}"
+        _require(right, schedule, "a numpy number must give the same float as its int", got)
 
 
 def _check_vmap(schedule: Any, rates: list[float]) -> None:
     mapped: Callable[[Tensor], Tensor] = torch.func.vmap(schedule)
-    found = _tried(schedule, "vmap must give what a loop gives", mapped, torch.arange(len(rates)))
+    found = _tried(schedule, "vmap must agree with a loop", mapped, torch.arange(len(rates)))
     _require(found.dtype is torch.float64, schedule, "vmap must give float64", f"got {describe(found)}")
     for step, (rate, one) in enumerate(zip(rates, found.tolist(), strict=True)):
-        got = f"and step {step} gives {one!r} in place of {rate!r}"
-        _require(_same(one, rate), schedule, "vmap must give what a loop gives", got)
+        got = f"but step {step} gives {one!r} instead of {rate!r}"
+        _require(_same(one, rate), schedule, "vmap must agree with a loop", got)
 
 
 def _check_meta(schedule: Any) -> None:
@@ -149,5 +149,5 @@ def _check_compiled(schedule: Any, rates: list[float]) -> None:
         torch.compiler.reset()
     for step, (rate, one) in enumerate(zip(rates, found, strict=True)):
         _check_scalar(schedule, "compiled code must give a 0-d float64 tensor", one)
-        got = f"and step {step} gives {one.item()!r} in place of {rate!r}"
-        _require(_same(one.item(), rate), schedule, "compiled code must give what eager code gives", got)
+        got = f"but step {step} gives {one.item()!r} instead of {rate!r}"
+        _require(_same(one.item(), rate), schedule, "compiled code must agree with eager code", got)

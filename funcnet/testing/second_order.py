@@ -4,8 +4,8 @@
     ⟨gy, torch.func.jvp(apply)(v)⟩ = ⟨vjp(gy), v⟩                            at kinks too
     ⟨torch.func.vjp(B)(u), d⟩      = the slope of t -> ⟨u, B(z + t d)⟩       B = all backward verbs, z = (params, x, gy)
 
-The slope is measured with central differences; the step is made smaller until it agrees. A gradient has no slope on a kink; there
-it is measured at nearby points.
+The slope is computed with central differences; the step is reduced until they agree. A gradient has no slope on a kink: there,
+nearby points are used.
 """
 
 import functools
@@ -29,20 +29,20 @@ Leaves = dict[str, Tensor]
 _STEPS = tuple(2.0**-k for k in (10, 13, 16, 19, 22))
 _TOLERANCE = 1e-6
 _TRANSPOSED = 1e-10
-# The share of ⟨|u|, |B|⟩ that rounding may add to a slope: some units in the last place, divided by the step.
+# The rounding error of a slope, relative to ⟨|u|, |B|⟩: some units in the last place, divided by the step.
 _ROUNDING = 64 * 2.0**-52
 _NEARBY = (2.0**-6, 2.0**-9, 2.0**-5)
 
 
 def check_second_order(layer: Layer, params: Params, x: Any, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that ``torch.func`` differentiates ``apply`` to what ``vjp`` gives, and ``vjp`` and its halves to measured slopes.
+    """Require that ``torch.func`` on ``apply`` agrees with ``vjp``, and on ``vjp`` and its halves with finite differences.
 
-    Leaves with the gradient ``None`` are held fixed: labels, and running statistics. Below float64, where a layer may use other
-    kernels, slopes cannot be measured; ``vjp`` and its halves must only have a derivative.
+    Leaves with the gradient ``None`` are constant: labels, and running statistics. Below float64, where a layer can use other
+    kernels, finite differences are too inaccurate: ``vjp`` and its halves must only be differentiable.
     """
     verbs = _Verbs(layer, params, x, rng)
     if verbs.point and verbs.gy:
-        if not layer.surrogate:  # torch.func finds the derivative of its apply, which vjp is not
+        if not layer.surrogate:  # torch.func computes the derivative of apply, from which the vjp of a surrogate differs
             _check_first_order(verbs, dtype)
         if dtype is torch.float64:
             _check_second_order(verbs)
@@ -92,7 +92,7 @@ class _Verbs:
         found: Leaves = tree.names(named(self.layer.vjp(self._given["params"], self._cache, self._at(gy)["gy"])))
         return found
 
-    def vjp_anew(self, leaves: Leaves) -> Leaves:
+    def vjp_with_new_cache(self, leaves: Leaves) -> Leaves:
         """Return the gradients from ``vjp`` as functions of all leaves."""
         return {path.removeprefix("vjp."): leaf for path, leaf in self.backward(leaves).items() if path.startswith("vjp.")}
 
@@ -131,12 +131,12 @@ def _check_first_order(verbs: _Verbs, dtype: torch.dtype) -> None:
 
 
 def _moves(verbs: _Verbs, v: Leaves, dtype: torch.dtype) -> Leaves:
-    """Return how far rounding in ``dtype`` may move each element of both derivatives of ``apply``."""
+    """Return how far rounding in ``dtype`` can move each element of both derivatives of ``apply``."""
     exact = verbs.in_double()
 
     def results(arguments: tuple[Leaves, Leaves]) -> Leaves:
         leaves, v = arguments
-        by_kernels = {f"vjp.{path}": leaf for path, leaf in exact.vjp_anew(leaves).items()}
+        by_kernels = {f"vjp.{path}": leaf for path, leaf in exact.vjp_with_new_cache(leaves).items()}
         return {**exact.pulled_back_apply(leaves), **exact.along({path: leaves[path] for path in v}, v), **by_kernels}
 
     found = allowed(results, (exact.all, tree.cast(v, torch.float64)), dtype)
@@ -144,7 +144,7 @@ def _moves(verbs: _Verbs, v: Leaves, dtype: torch.dtype) -> Leaves:
 
 
 def _check_second_order(verbs: _Verbs) -> None:
-    """Require that the derivative of ``vjp`` and its halves agrees with the measured slope, at the point itself or nearby."""
+    """Require that the derivatives of ``vjp`` and its halves agree with differences, at the point itself or nearby."""
     for point in _points(verbs):
         if _misses(verbs, point, _direction(verbs.all)) is None:
             _check_transposed(verbs, point)
@@ -160,7 +160,7 @@ def _check_second_order(verbs: _Verbs) -> None:
 
 
 def _check_transposed(verbs: _Verbs, point: Leaves) -> None:
-    """Require that the derivative of the backward verbs in forward mode is the transpose of that in reverse mode."""
+    """Require that the forward-mode derivative of the backward verbs is the transpose of the reverse-mode derivative."""
     v = noise_like(point, random.fold_in(verbs.rng, 4))
     along, back = torch.func.jvp(verbs.backward, (point,), (v,))[1], verbs.pulled_back(point)
     one, other, terms = float(_dot(verbs.u, along)), float(_dot(back, v)), float(_terms(verbs.u, along) + _terms(back, v))
@@ -172,13 +172,13 @@ def _check_twice(verbs: _Verbs, point: Leaves) -> None:
     """Require that ``apply`` differentiated twice equals ``vjp`` differentiated once."""
     u = {path: verbs.u[f"vjp.{path}"] for path in verbs.point}
     got = torch.func.vjp(verbs.pulled_back_apply, point)[1](u)[0]
-    want = torch.func.vjp(verbs.vjp_anew, point)[1](u)[0]
-    rule = "torch.func.vjp of torch.func.vjp of apply must give what torch.func.vjp of vjp gives"
+    want = torch.func.vjp(verbs.vjp_with_new_cache, point)[1](u)[0]
+    rule = "torch.func.vjp of torch.func.vjp of apply must agree with torch.func.vjp of vjp"
     check_equal(verbs.layer, rule, got, want, scale=(point, u))
 
 
 def _points(verbs: _Verbs) -> Iterator[Leaves]:
-    """Yield the point itself, and others near it."""
+    """Yield the point itself, and other points near it."""
     yield verbs.all
     for seed, far in enumerate(_NEARBY):
         noise = noise_like(verbs.all, seed)

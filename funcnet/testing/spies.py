@@ -1,7 +1,7 @@
 """Spies: layers that replace the inner layers of a net, and log every call.
 
-A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It makes the claims it is
-given: that it needs a key, depends on the batch, has running statistics, or has a custom backward rule. Its results can be
+A spy has the class of the layer that it replaces, so validators accept it, and delegates to that layer. It makes the given
+claims: that it needs a key, depends on the batch, has running statistics, or has a custom backward rule. Its results can be
 recognized: its cache has its name, and the params from its ``update_stats`` are new tensors.
 """
 
@@ -40,11 +40,11 @@ class Call(NamedTuple):
 
 
 class Log:
-    """What the spies of a trial share: their calls, the params that each drew, and their classes."""
+    """The shared data of the spies of a trial: their calls, their initial params, and their classes."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.drawn: dict[str, Params] = {}
+        self.params: dict[str, Params] = {}
         self.classes: dict[type, type] = {}
 
     def take(self, *verbs: str) -> list[Call]:
@@ -61,7 +61,7 @@ class Log:
 
 
 class Spy(Layer):
-    """A layer that delegates to another and logs every call; ``make_spy`` adds the other's class to its bases."""
+    """A layer that delegates to another layer and logs every call; ``make_spy`` adds the class of that layer to its bases."""
 
     spied: Layer
     spy_name: str
@@ -86,10 +86,10 @@ class Spy(Layer):
         return "surrogate" in self.spy_claims
 
     def init(self, rng: Key | int) -> Params:
-        """Draw params once; of later calls only the key matters."""
-        if self.spy_name not in self.spy_log.drawn:
-            self.spy_log.drawn[self.spy_name] = self.spied.init(rng)
-        params = self.spy_log.drawn[self.spy_name]
+        """Initialize the params once; later calls only log their key."""
+        if self.spy_name not in self.spy_log.params:
+            self.spy_log.params[self.spy_name] = self.spied.init(rng)
+        params = self.spy_log.params[self.spy_name]
         self._enter("init", key=rng, result=params)
         return params
 
@@ -142,7 +142,7 @@ class Spy(Layer):
         return HIDDEN_KEY if rng is not None and is_mapped(random.as_key(rng)) else rng
 
     def _inner_key(self, rng: Rng) -> Rng:
-        """Return a key for the layer even if this spy gets none: the log reports that."""
+        """Return a key for the layer even if this spy gets none: the log records that."""
         if not self.spied.stochastic:
             return None
         return 0 if rng is None else rng
@@ -166,7 +166,7 @@ class Spy(Layer):
 
 
 def make_spy(layer: Any, name: str, log: Log, claims: Claims | None = None, *, settled: bool = False) -> Spy:
-    """Make a spy with the class and the fields of ``layer``; by default its claims are those of the layer."""
+    """Make a spy with the class and the fields of ``layer``; by default it makes the claims of the layer."""
     made: Any = object.__new__(log.spy_class(type(layer)))
     for one in _fields(layer):
         if one.name not in CLAIMS:
@@ -179,7 +179,7 @@ def make_spy(layer: Any, name: str, log: Log, claims: Claims | None = None, *, s
 
 
 def cache_tag(name: str) -> str:
-    """Return the key in a spy's cache of the cache of its layer."""
+    """Return the key under which a spy's cache contains the cache of its layer."""
     return f"cache of {name}"
 
 

@@ -1,4 +1,4 @@
-"""Laws of conduct: 3 pure, 4 structure, 8 transforms, 9 value and 10 reach."""
+"""Structural laws: 3 pure, 4 structure, 8 transforms, 9 value and 10 reach."""
 
 import functools
 import pickle
@@ -28,7 +28,7 @@ def law_pure(layer: Layer, x: Any, params: Params | None = None, rng: Key | int 
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -40,17 +40,17 @@ def law_pure(layer: Layer, x: Any, params: Params | None = None, rng: Key | int 
 def law_structure(
     layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0, *, dtype: torch.dtype = FLOAT64
 ) -> None:
-    """Require that gradients have the shapes, dtypes and devices of params and x, and y their dtype.
+    """Require that gradients have the shapes, dtypes and devices of params and x, and that y has their dtype.
 
-    y may also have the ``output_dtype`` that a layer, or a layer in it, declares. ``inference()`` must give a y of the same shape
-    and dtype. Each element of fresh params must have its own memory.
+    y can also have the ``output_dtype`` that the layer, or an inner layer, declares. ``inference()`` must give a y of the same
+    shape and dtype. Each element of fresh params must have separate memory.
 
     Args:
         layer: The layer to check.
         x: An input for it, a tensor or a tree of tensors.
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -89,7 +89,7 @@ def law_transforms(
         params: Its params. By default fresh ones.
         rng: Key or seed for fresh params, and for ``apply`` of a stochastic layer.
         compiled: Whether to compile, which takes far longer than the rest.
-        dtype: Floating dtype of params and x; a layer may use other kernels in another.
+        dtype: Floating dtype of params and x; a layer can use other kernels in another dtype.
 
     Raises:
         AssertionError: If the layer breaks the law.
@@ -106,9 +106,9 @@ def law_transforms(
 
 @law(9, "value")
 def law_value(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
-    """Require that ``eval(repr(layer)) == layer``, that its pickle equals it too, that hashes agree, and that it holds no tensor.
+    """Require that ``eval(repr(layer))`` and the pickled copy equal the layer, with equal hashes, and that it holds no tensor.
 
-    ``eval`` knows the names of funcnet, and those of the classes and functions that the layer holds.
+    ``eval`` gets the names of funcnet, and of the classes and functions that the layer contains.
 
     Args:
         layer: The layer to check.
@@ -130,7 +130,7 @@ def law_value(layer: Layer, x: Any, params: Params | None = None, rng: Key | int
     kinds = [type(part) if isinstance(part, Value) else part for part in held]
     names.update({kind.__name__: kind for kind in kinds if hasattr(kind, "__name__")})
     for how, again in {"eval(repr)": eval(repr(layer), names), "pickle": pickle.loads(pickle.dumps(layer))}.items():
-        require(type(again) is type(layer) and again == layer, layer, f"{how} must give the layer back, got {again!r}")
+        require(type(again) is type(layer) and again == layer, layer, f"{how} must reproduce the layer, got {again!r}")
         require(hash(again) == hash(layer), layer, f"{how} must give a layer with the same hash")
 
 
@@ -138,7 +138,7 @@ def law_value(layer: Layer, x: Any, params: Params | None = None, rng: Key | int
 def law_reach(layer: Layer, x: Any, params: Params | None = None, rng: Key | int = 0) -> None:
     """Require that ``inference``, ``update_stats``, keys and ``map_layers`` reach every layer in ``layer``.
 
-    Stand-ins for the inner layers record which calls, keys, params and caches reach them.
+    Spies in place of the inner layers record which calls, keys, params and caches reach them.
 
     Args:
         layer: The layer to check.

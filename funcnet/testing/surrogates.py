@@ -1,4 +1,4 @@
-"""Surrogates: layers with a custom backward rule, and nets in which each of them is the linear map that it declares.
+"""Surrogates: layers with a custom backward rule, and nets where each of them is replaced by the linear map that it declares.
 
     y = y₀ + gy₀ (⟨gx₀, x - x₀⟩ + ⟨gp₀, p - p₀⟩) / ⟨gy₀, gy₀⟩
 
@@ -29,7 +29,7 @@ def check_declared(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any
     want = layer.declared_vjp(params, x, gy, key)
     if want is not None:
         got = layer.vjp(params, run(layer, params, x, rng)[1], gy)
-        check_equal(layer, "vjp must give what declared_vjp gives", named(got), named(want), scale=gy)
+        check_equal(layer, "vjp must agree with declared_vjp", named(got), named(want), scale=gy)
 
 
 def with_declared_rules(layer: Layer, params: Params, x: Any, rng: Key | int, gy: Any) -> Layer:
@@ -64,7 +64,7 @@ def _take_gradients(calls: "list[_Call]", again: "list[_Call]") -> None:
 
 
 def is_own_surrogate(layer: Layer) -> bool:
-    """Tell whether a layer itself has a custom backward rule; a net that only holds one does not."""
+    """Return whether a layer itself has a custom backward rule; a net that only contains such a layer does not."""
     if not layer.surrogate or not isinstance(layer, Combinator):
         return layer.surrogate
     static = inspect.getattr_static(type(layer), "surrogate")
@@ -137,7 +137,7 @@ class _Recorder(_InPlace):
 
 
 class _Replay(_InPlace):
-    """The linear map that a surrogate declares, for one call after the other in the order of the log."""
+    """The linear map that a surrogate declares, for its calls in the order of the log."""
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         calls = [call for call in self.log if call.place == self.place]

@@ -24,14 +24,14 @@ def check_meta(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree
 
 
 def check_vmap(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: Tree, rng: Key | int, dtype: torch.dtype) -> None:
-    """Require that ``vmap`` over these arguments and others gives the same as separate calls."""
+    """Require that ``vmap`` over these arguments and other ones gives the same as separate calls."""
     others = (*other(arguments[:3]), random.fold_in(rng, 1))
     batch = tree.map(lambda one, two: torch.stack((one, two)), arguments, others)
     got = torch.func.vmap(lambda *one: tuple(tree.leaves(work(*one))), in_dims=tree.map(lambda _: 0, batch))(*batch)
     for i, (given, one) in enumerate(((arguments, want), (others, work(*others)))):
         row = flattening.unflatten(one, iter(_with_gaps(one, [leaf[i] for leaf in got])))
         moves = functools.partial(moves_of, layer, given[:3], given[3], dtype)
-        check_equal(layer, "vmap must give what a loop gives", row, one, scale=arguments[2], moves=moves)
+        check_equal(layer, "vmap must agree with a loop", row, one, scale=arguments[2], moves=moves)
 
 
 def _with_gaps(like: Tree, leaves: list[Tensor]) -> list[Tensor | None]:
@@ -46,4 +46,4 @@ def check_compiled(layer: Layer, work: Work, arguments: tuple[Tree, ...], want: 
         got = torch.compile(work, fullgraph=True, backend="aot_eager", dynamic=False)(*arguments)
     finally:
         torch.compiler.reset()
-    check_equal(layer, "compiled code must give what eager code gives", got, want, scale=arguments[2])
+    check_equal(layer, "compiled code must agree with eager code", got, want, scale=arguments[2])

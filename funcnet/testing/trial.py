@@ -1,6 +1,6 @@
 """Trial: the calls of a layer with spies in place of its inner layers, and the rules that their log must obey.
 
-The spies claim to need a key, to depend on the batch and to have running statistics, first all of them, then one at a time: that
+The spies claim to need a key, to depend on the batch and to have running statistics, first all of them, then one at a time. This
 detects a combinator that asks only its first layer.
 """
 
@@ -23,7 +23,7 @@ from funcnet.value import parts
 from funcnet.wrapper import Wrapper
 
 _BASES = "or subclass funcnet.Wrapper (one layer, in the field layer) or funcnet.Combinator, which do it"
-_FEWER_AND_FEWER = [Claims(CLAIMS), *[Claims(CLAIMS) - {one} for one in CLAIMS[:2]], Claims(CLAIMS[2:])]
+_CLAIMS_TO_TRY = [Claims(CLAIMS), *[Claims(CLAIMS) - {one} for one in CLAIMS[:2]], Claims(CLAIMS[2:])]
 _RUNS = ("apply", "__call__")
 
 
@@ -42,8 +42,8 @@ class Trial:
         self.require = partial(_require, layer)
 
     def _with_one_claiming(self, name: str) -> tuple[Claims, Layer]:
-        """Return what the layer called ``name`` may claim, and the net in which only it does. Some nets refuse claims."""
-        for claims in _FEWER_AND_FEWER:
+        """Return the claims that the net accepts from the layer ``name``, and the net in which only this layer makes claims."""
+        for claims in _CLAIMS_TO_TRY:
             with suppress(ValueError):
                 return claims, with_spies(self.layer, self.log, {name: claims})[0]
         return Claims(), self.layer
@@ -61,7 +61,7 @@ class Trial:
         self._check_inference(ran)
 
     def check_surrogate(self) -> None:
-        """Require that a layer with a surrogate inside is one; the last check, as every subclass of ``Combinator`` passes it."""
+        """Require that a layer with a surrogate inside is a surrogate. This is last, since every ``Combinator`` passes it."""
         self._check_claim("surrogate", self.spies)
 
     def _check_places(self) -> None:
@@ -69,12 +69,12 @@ class Trial:
             return
         children = self.spied.children()
         lost = [name for name in self.spies if not isinstance(children.get(name), Spy)]
-        self.require(not lost, f"with_children must take every layer it is given, and loses {quoted(lost)}")
+        self.require(not lost, f"with_children must keep every layer that it is given, but loses {quoted(lost)}")
         moved = [name for name, spy in self.spies.items() if children[name] is not spy]
-        self.require(not moved, f"with_children must put every layer at its name, and children() has another at {quoted(moved)}")
+        self.require(not moved, f"with_children must put every layer at its name, but children() has another at {quoted(moved)}")
 
     def _check_claim(self, claim: str, names: Any) -> None:
-        """Require the property of the layer if only one layer inside has it."""
+        """Require that the layer has the property if only one inner layer has it."""
         for name in [name for name in names if claim in self.claims[name]]:
             only = f", even if only {quoted([name])} does" if len(self.spies) > 1 else ""
             rule = f"{claim} must be True if a layer within has it{only}: override {claim}, {_BASES}"
@@ -99,10 +99,10 @@ class Trial:
         for call in [call for call in calls if tree.leaves(call.result)]:
             names = self._names(call)
             missing = [name for name in names if not any(_is_under(path, name) for path in named)]
-            self.require(not missing, f"{rule}, and there is nothing at {quoted(missing)}")
+            self.require(not missing, f"{rule}, but there is nothing at {quoted(missing)}")
             found = [path for leaf in tree.leaves(call.result) for path in paths.get(id(leaf), [])]
             astray = [path for path in found if not any(_is_under(path, name) for name in names)]
-            self.require(not astray, f"{rule}, and those of {quoted(names)} are at {quoted(astray)}")
+            self.require(not astray, f"{rule}, but those of {quoted(names)} are at {quoted(astray)}")
 
     def _names(self, call: Call) -> list[str]:
         """Return the names of the spy of a call."""
@@ -122,11 +122,11 @@ class Trial:
         spied(self.params, self.x, self.other)
         got, want = _keys_by_name(self.log.take(*_RUNS)), _keys_by_name(applied)
         strayed = [name for name in got if name in want and got[name] != want[name]]
-        rule = f"__call__ must give every layer the key that apply gives it, and does not for {quoted(strayed)}"
+        rule = f"__call__ must give every layer the key that apply gives it, but does not for {quoted(strayed)}"
         self.require(not strayed, f"{rule}: use child_key in both, or leave __call__ out")
 
     def _check_keys_one_at_a_time(self, ran: list[Call]) -> None:
-        """Run with one stochastic layer, and another key, for each layer that can be stochastic."""
+        """Run once for each inner layer that can be stochastic, where only this layer is, with another key."""
         ran_once = dict.fromkeys([call.name for call in ran])
         for name in [name for name in ran_once if "stochastic" in self.claims[name]]:
             spied = self.alone[name]
@@ -137,27 +137,27 @@ class Trial:
             self._check_call(spied, calls)
 
     def _check_keys(self, verb: str, calls: list[Call], rng: Key) -> None:
-        """Require that no key of a method is missing, that no two are equal, and that none is the key of the whole."""
+        """Require that no key of a method is missing, that no two keys are equal, and that none is the key of the whole."""
         seen: dict[int, str] = {}
         for name, key in [(call.name, call.key) for call in calls if not isinstance(call.key, str)]:
-            self.require(key is not None, f"{verb} must hand a key to every stochastic layer, and {name!r} gets none")
+            self.require(key is not None, f"{verb} must pass a key to every stochastic layer, but {name!r} gets none")
             number = int(random.as_key(key))
-            rule = f"{verb} must give every layer a key, fold_in(rng, i), and {seen.get(number)!r} and {name!r} have the same"
+            rule = f"{verb} must give every layer a key, fold_in(rng, i), but {seen.get(number)!r} and {name!r} have the same"
             self.require(number not in seen, rule)
             seen[number] = name
         if isinstance(self.layer, Combinator) and not isinstance(self.layer, Wrapper):  # a wrapper passes its key on
-            rule = f"{verb} must give every layer a key, fold_in(rng, i), and {seen.get(int(rng))!r} has rng itself"
+            rule = f"{verb} must give every layer a key, fold_in(rng, i), but {seen.get(int(rng))!r} has rng itself"
             self.require(int(rng) not in seen, rule)
 
     def _check_keys_follow(self, verb: str, calls: list[Call], others: list[Call]) -> None:
-        """Require that other keys result from another rng."""
+        """Require that another rng gives other keys."""
         one, other = _keys_by_name(calls), _keys_by_name(others)
         fixed = [name for name in one if {*one[name]} & {*other.get(name, [])} - {HIDDEN_KEY}]
-        rule = f"{verb} must make every layer's key from rng, fold_in(rng, i), and does not for {quoted(fixed)}"
+        rule = f"{verb} must derive the key of every layer from rng, fold_in(rng, i), but does not for {quoted(fixed)}"
         self.require(not fixed, rule)
 
     def _sees_x(self, call: Call) -> bool:
-        """Tell whether a layer gets more than leaves of params, which have no batch axis."""
+        """Return whether a layer receives more than leaves of params, which have no batch axis."""
         leaves = tree.leaves(self.params)
         return not all(any(one is leaf for leaf in leaves) for one in tree.leaves(call.given))
 
@@ -165,32 +165,32 @@ class Trial:
         moved = self.spied.update_stats(self.params, cache)
         calls = self.log.take("update_stats")
         deaf = sorted(self._with_stats(ran) - {call.name for call in calls})
-        rule = f"update_stats must reach every layer, and does not reach {quoted(deaf)}: override update_stats, {_BASES}"
+        rule = f"update_stats must reach every layer, but does not reach {quoted(deaf)}: override update_stats, {_BASES}"
         self.require(not deaf, rule)
         for call in calls:
             self._check_arguments(call, ran)
         self._check_moved(moved, calls)
 
     def _with_stats(self, ran: list[Call]) -> set[str]:
-        """Return the layers that may have running statistics: those that ran and, in a combinator of several, have params."""
+        """Return the layers that can have running statistics: layers that ran and, in a combinator of several, have params."""
         alone = not isinstance(self.layer, Combinator) or isinstance(self.layer, Wrapper)
         return {call.name for call in ran if alone or tree.leaves(call.params)}
 
     def _check_arguments(self, call: Call, ran: list[Call]) -> None:
-        """Require that a layer's ``update_stats`` gets its own cache, and no params that only another layer got in ``apply``."""
+        """Require that ``update_stats`` of a layer gets its cache, and no params that only another layer got in ``apply``."""
         whose = [name for name in self.spies if isinstance(call.given, dict) and cache_tag(name) in call.given]
         got = f"that of {quoted(whose)}" if whose else describe(call.given)
-        rule = f"update_stats must give {quoted([call.name])} the cache that its apply returned, and gives {got}"
+        rule = f"update_stats must give {quoted([call.name])} the cache that its apply returned, but gives {got}"
         how = "override inner_cache" if isinstance(self.layer, Wrapper) else "begin the cache with the layers' caches, in order"
         self.require(whose == [call.name], f"{rule}: {how}, or override update_stats")
         own = {id(leaf) for one in ran if one.name == call.name for leaf in tree.leaves(one.params)}
         for one in ran:
             foreign = {id(leaf) for leaf in tree.leaves(one.params)} - own
-            rule = f"update_stats must give {quoted([call.name])} its own params, and gives those of {quoted([one.name])}"
+            rule = f"update_stats must give {quoted([call.name])} its own params, but gives those of {quoted([one.name])}"
             self.require(foreign.isdisjoint(map(id, tree.leaves(call.params))), rule)
 
     def _check_moved(self, moved: Params, calls: list[Call]) -> None:
-        """Require that the result has what each layer returned at the place of each leaf it got."""
+        """Require that the result contains what each layer returned, at the paths of the leaves that the layer received."""
         want, returned = tree.names(self.params), dict[str, str]()
         for call in calls:
             after = tree.names(call.result)
@@ -201,11 +201,11 @@ class Trial:
         got = tree.names(moved)
         lost = [place for place in returned if got.get(place) is not want[place]]
         rule = "update_stats must return the params that the layers' update_stats return, each at its layer's place"
-        self.require(not lost, f"{rule}, and does not at {quoted(lost)}")
+        self.require(not lost, f"{rule}, but does not at {quoted(lost)}")
 
     def _check_inference(self, ran: list[Call]) -> None:
         settled = self.spied.inference()
-        rule = f"inference must reach every layer, and does not reach {{}}: override inference, {_BASES}"
+        rule = f"inference must reach every layer, but does not reach {{}}: override inference, {_BASES}"
         left = {part.spy_name for part in parts(settled) if isinstance(part, Spy) and not part.spy_settled}
         self.require(not left, rule.format(quoted(sorted(left))))
         self._check_settled_places(settled)
@@ -215,11 +215,11 @@ class Trial:
         self.require(not left, rule.format(quoted(sorted(left))))
         now = [call.name for call in calls]
         order = [call.name for call in ran if call.name in now]
-        rule = f"inference must leave every layer in its place, and {quoted(order)} then run in the order {quoted(now)}"
+        rule = f"inference must leave every layer in its place, but {quoted(order)} then run in the order {quoted(now)}"
         self.require(now * max(1, len(order) // max(1, len(now))) == order, rule)  # an ensemble may run members one by one
 
     def _check_settled_places(self, settled: Layer) -> None:
-        """Require that every spy is at its name, if the layer for inference has layers of the same names."""
+        """Require that every spy is at its name, if the layer for inference has layers with the same names."""
         children = inner_layers(settled)
         names = {name: child.spy_name for name, child in children.items() if isinstance(child, Spy)}
         moved = [
@@ -227,7 +227,7 @@ class Trial:
             for name, spy in self.spies.items()
             if children.keys() == self.spies.keys() and spy.spy_name != names.get(name, spy.spy_name)
         ]
-        rule = f"inference must leave every layer in its place, and has another at {quoted(moved)}"
+        rule = f"inference must leave every layer in its place, but has another at {quoted(moved)}"
         self.require(not moved, rule)
 
 
@@ -236,7 +236,7 @@ def _require(layer: Layer, holds: bool | Tensor, rule: str) -> None:
 
 
 def _keys_by_name(calls: list[Call]) -> dict[str, list[Any]]:
-    """Return the keys that each layer got, in order, as numbers, ``None`` or words."""
+    """Return the keys that each layer received, in order, as numbers, ``None`` or words."""
     found: dict[str, list[Any]] = {}
     for name, key in [(call.name, call.key) for call in calls]:
         number = key if key is None or isinstance(key, str) else int(random.as_key(key))
@@ -245,7 +245,7 @@ def _keys_by_name(calls: list[Call]) -> dict[str, list[Any]]:
 
 
 def _is_under(path: str, name: str) -> bool:
-    """Tell whether a leaf is under a name in params; ``""`` is all of params."""
+    """Return whether a leaf is under a name in params; ``""`` means all of params."""
     return not name or path == name or path.startswith(f"{name}.")
 
 
@@ -254,10 +254,10 @@ def _joined(name: str, path: str) -> str:
 
 
 def overrides(layer: Layer, verb: str) -> bool:
-    """Tell whether a layer defines a verb, or inherits it from a class other than ``Layer``."""
+    """Return whether a layer defines a verb, or inherits it from a class other than ``Layer``."""
     return inspect.unwrap(getattr(type(layer), verb)) is not inspect.unwrap(getattr(Layer, verb))
 
 
 def quoted(names: Iterable[str]) -> str:
-    """List names of inner layers, for errors; the layer of a wrapper has none."""
+    """Format the names of inner layers for errors; the layer of a wrapper has no name."""
     return ", ".join([f"{name!r}" if name else "its layer" for name in names])

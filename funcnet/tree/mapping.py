@@ -10,7 +10,7 @@ from torch import Tensor
 from funcnet.errors import describe as described
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
-from funcnet.paths import grown_from, named_leaves
+from funcnet.paths import build_tree, named_leaves
 from funcnet.tree.refusals import require_function
 
 
@@ -123,7 +123,7 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named):
         raise value_error("from_names", "named must be a dict of leaves by their names", described(named))
     if like is None:
-        return grown_from("", named)
+        return build_tree("", named)
     wanted = names(like)
     missing, extra = wanted.keys() - named.keys(), named.keys() - wanted.keys()
     if extra and not missing:

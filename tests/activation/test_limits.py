@@ -93,7 +93,7 @@ def test_compiled_activations_have_their_limits():
     ("layer", "want"), [(fn.ELU(), math.exp(-20)), (fn.CELU(2.0), math.exp(-10)), (fn.SELU(), math.exp(-20))], ids=repr
 )
 def test_the_gradient_far_below_0_is_right_to_its_last_digits(layer, want):
-    """It is computed from x, because y is rounded to -α there."""
+    """The gradient is computed from x, because y is rounded to -α there."""
     scale = 1.7580993408473766 if isinstance(layer, fn.SELU) else 1.0
     _, gx = both(layer, torch.tensor([-20.0]))
     torch.testing.assert_close(gx, torch.tensor([want * scale]), rtol=3e-7, atol=0)

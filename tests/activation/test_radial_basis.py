@@ -29,7 +29,7 @@ def test_rbf_is_its_formula(shape, gamma):
 
 
 def test_rbf_is_one_at_a_center():
-    """It is exactly 1, never more, although rounding could make a squared distance negative."""
+    """The value is exactly 1, never more, although rounding could make a squared distance negative."""
     c = draw((6, 5), 3, torch.float32)
     y = fn.RBF(5, 6)({"centers": c}, c)
     assert y.max() <= 1
@@ -57,7 +57,7 @@ def test_sums_of_half_precision_are_in_float32(dtype):
 
 
 def test_rbf_infers_its_input_size():
-    """It is the size of the last axis."""
+    """``in_features`` is the size of the last axis."""
     assert fn.infer_sizes(fn.RBF(None, 4), (2, 3)) == fn.RBF(3, 4)
 
 

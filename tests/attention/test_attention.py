@@ -72,7 +72,7 @@ def arranged(steps, batch, size, first):
 @given(heads(), st.sampled_from(["plain", "mask", "bias"]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_multihead_attention_agrees_with_torch(case, kind, seed):
-    """Output and gradients are those of torch.nn.MultiheadAttention with its state_dict; torch's masks are inverted."""
+    """Output and gradients match torch.nn.MultiheadAttention with its state_dict; torch's masks are inverted."""
     embed, count, options, batch, length, keys = case
     first = options["batch_first"]
     x = tuple(draw(arranged(n, batch, size, first), seed + i) for i, (n, size) in enumerate(
@@ -158,7 +158,7 @@ def test_a_row_of_minus_infinity_gives_zero_and_no_nan():
 
 
 def test_the_memory_of_long_attention_grows_with_the_length():
-    """A causal layer keeps only its inputs and outputs of 1024 steps; the scores alone would be 16 times that."""
+    """A causal layer keeps only its inputs and outputs of 1024 steps; the scores by themselves would be 16 times as large."""
     x = tuple(torch.ones(1, 2, 1024, 16) for _ in range(3))
     assert fn.tree.nbytes(fn.ScaledDotProductAttention(is_causal=True).apply({}, x)[1]) < 5 * x[0].nbytes
 
@@ -233,7 +233,7 @@ def test_sinusoidal_positions_are_those_of_the_paper():
 
 
 def test_learned_positions_are_an_embedding_of_the_step():
-    """Value and gradient are those of torch.nn.Embedding at 0, 1, 2 added to x."""
+    """Value and gradient match torch.nn.Embedding at 0, 1, 2, added to x."""
     assert_twins(fn.LearnedPositions(5, 4), nn.Embedding(5, 4), draw((2, 3, 4)), call=lambda m, x: x + m(torch.arange(3)))
 
 
@@ -248,7 +248,7 @@ def test_masks_say_what_may_be_seen():
 
 
 def test_the_first_weights_of_multihead_attention_are_torch_s():
-    """They are Xavier uniform for the projection, within the bounds of a Linear for out_proj's weight, and 0 for biases."""
+    """Projections are Xavier uniform, out_proj's weight is within a Linear's bounds, and biases are 0."""
     params = fn.MultiHeadAttention(64, 4).init(0)
     assert 0.98 < float(params["in_proj_weight"].abs().max()) / (6 / 256) ** 0.5 <= 1
     assert 0.98 < float(params["out_proj"]["weight"].abs().max()) * 8 <= 1

@@ -30,7 +30,7 @@ def drawn(shape, keys):
 @pytest.mark.parametrize("causal", [False, True], ids=["all keys", "causal"])
 @pytest.mark.parametrize(("shape", "keys"), SHAPES, ids=str)
 def test_gradients_are_those_of_float64(shape, keys, causal):
-    """They agree to the rounding of bfloat16 for one block and several, with more queries than keys and fewer."""
+    """Results agree to the rounding of bfloat16, for one block and several, with more and with fewer queries than keys."""
     layer, given = fn.ScaledDotProductAttention(causal), drawn(shape, keys)
     with forced(kernels.BACKWARD.name, "products"):
         found = gradients(layer, *given)

@@ -43,7 +43,7 @@ def test_no_gradient_is_zeros():
 
 
 def test_a_full_mask_hides_nothing():
-    """It does not change the results of attention."""
+    """Attention gives the same results with a full mask as without a mask."""
     layer, x = fn.MultiHeadAttention(4, 2), fn.random.normal(1, (2, 3, 4))
     full, params = fn.FullMask()({}, HIDDEN), layer.init(0)
     torch.testing.assert_close(layer(params, (x, full)), layer(params, x))

@@ -91,7 +91,7 @@ def test_a_gradient_that_is_none_is_one_of_zeros():
 
 @pytest.mark.parametrize("options", [{}, {"average_attn_weights": False}], ids=str)
 def test_returned_weights_are_those_by_which_the_values_are_summed(options):
-    """They include the effect of dropout: they are 0 or divided by 1 - p."""
+    """The weights include dropout: each is 0 or divided by 1 - p."""
     layer = fn.MultiHeadAttention(4, 1, dropout=0.5, bias=False, need_weights=True, **options)
     params, x = tree.cast(layer.init(0), torch.float64), draw((2, 3, 4))
     y, weights = layer(params, x, 0)
@@ -103,7 +103,7 @@ def test_returned_weights_are_those_by_which_the_values_are_summed(options):
 
 
 def test_the_first_learned_keys_are_torch_s():
-    """They are Xavier normal of shape (1, 1, embed_dim), with std 1 / √embed_dim; the other draws do not change."""
+    """Keys are Xavier normal of shape (1, 1, embed_dim), with std 1 / √embed_dim; the other draws do not change."""
     layer = fn.MultiHeadAttention(4096, 1, add_bias_kv=True, initializer="zeros")
     params = layer.init(0)
     assert {name: params[name].shape for name in ("bias_k", "bias_v")} == dict.fromkeys(("bias_k", "bias_v"), (1, 1, 4096))

@@ -78,7 +78,7 @@ def test_values_and_gradients_are_those_of_the_formula(case):
 
 @pytest.mark.parametrize("heads", SLOPES)
 def test_the_slopes_are_the_paper_s(heads):
-    """They are read from the weights of keys with equal scores, whose log falls by the slope with every step."""
+    """With equal scores, the log of the weights falls by the slope at every step."""
     x = tuple(torch.zeros(1, heads, 4, 2, dtype=torch.float64) for _ in range(3))
     p = SDPA(alibi=True, return_weights=True)({}, x)[1]
     fall = -p[0, :, 0].log().diff(dim=-1)
@@ -127,7 +127,7 @@ def test_a_soft_cap_bounds_huge_scores_and_keeps_tiny_ones(size):
 
 @pytest.mark.parametrize("options", [{"alibi": True}, {"soft_cap": 2.0}], ids=str)
 def test_a_query_that_sees_nothing_gives_zero(options):
-    """This holds forward and backward, even if all queries see nothing; a key that no query sees has no gradient."""
+    """Output and gradients are 0, even if all queries see nothing; a key that no query sees has no gradient."""
     x = tuple(draw((2, 2, 3, 4), i) for i in range(3))
     for mask in (torch.zeros(1, dtype=torch.bool), torch.tensor([[True, True, False], [False] * 3, [True, False, False]])):
         y, cache = SDPA(**options).apply({}, (*x, mask))

@@ -59,7 +59,7 @@ def test_it_is_attention_with_padding_and_a_mask(case):
 @given(packed())
 @settings(max_examples=40)
 def test_one_by_one_and_all_with_a_mask_give_the_same(case):
-    """Under vmap, where lengths cannot be read, results are those of eager mode."""
+    """Under vmap lengths cannot be read; the results match eager mode."""
     options, x, queries, keys = case
     layer, lengths = fn.VarlenAttention(**options), [torch.tensor(n, dtype=torch.int64) for n in (queries, keys)]
 

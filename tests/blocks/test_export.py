@@ -32,7 +32,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_net_exports_for_any_batch(name: str) -> None:
-    """It is traced with 3 rows; 2, 7 and 2000 rows agree, the last beyond the sizes at which kernels change."""
+    """The net is traced with 3 rows; 2, 7 and 2000 rows agree, the last beyond the sizes at which kernels change."""
     layer, shape = NETS[name]
     net = Net(layer)
     example = fn.random.normal(1, (3, *shape))

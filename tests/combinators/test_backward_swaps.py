@@ -92,7 +92,7 @@ def test_the_params_stay_what_they_are():
 
 
 def test_it_is_a_value():
-    """It is equal by layer and rule, has a hash, pickles, and its repr has the name of its rule."""
+    """Layers with equal layer and rule are equal, hash and pickle; the repr has the name of the rule."""
     net = swapped(fn.ReLU, guided)
     assert net == swapped(fn.ReLU, guided) != swapped(fn.ReLU, clipped)
     assert hash(net) == hash(copy.deepcopy(net))
@@ -101,7 +101,7 @@ def test_it_is_a_value():
 
 
 def test_sizes_are_inferred_through_it():
-    """They are those of its layer."""
+    """The layer inside gets its sizes."""
     net = fn.infer_sizes(fn.with_vjp(fn.Linear(None, 3), clipped), X)
     assert net.layer == fn.Linear(2, 3)
 

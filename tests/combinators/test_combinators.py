@@ -363,7 +363,7 @@ MESSAGES = {
     "parallel: x must be a tuple of 2, one entry per layer, got a tensor of shape (5, 3)": lambda: fn.parallel(F, F)(double(fn.parallel(F, F)), X),
     "parallel: params must be a tuple of 2, one entry per layer, got a tuple of 3": lambda: fn.parallel(F, F)(P, (X, X)),
     "branch: there must be at least one layer, got none": fn.branch,
-    "Add(broadcast=False): the operands must have one shape, got shapes (5, 4) and (5, 3)": lambda: fn.residual(F)(double(fn.residual(F)), X),
+    "Add(broadcast=False): the operands must have the same shape, got shapes (5, 4) and (5, 3)": lambda: fn.residual(F)(double(fn.residual(F)), X),
     "graph: there must be at least one input and one node, got 1 inputs and 0 nodes": lambda: fn.graph("x"),
     "graph: there must be at least one input and one node, got 0 inputs and 1 nodes": lambda: fn.graph(y=(F, "y")),
     "graph: the nodes must not form a cycle, got a -> b -> a": lambda: fn.graph("x", a=(G, "b"), b=(G, "a")),
@@ -399,7 +399,7 @@ def test_any_name_prints_as_a_call_that_makes_the_net(names):
 
 
 def test_no_layer_of_a_named_serial_is_the_serial_of_none():
-    """It has params and a repr like any other."""
+    """A serial of no named layers has params and a repr like any other."""
     net = fn.serial(a=F)[0:0]
     assert net == fn.serial()
     assert net(net.init(0), X) is X

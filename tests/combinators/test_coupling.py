@@ -47,7 +47,7 @@ def test_the_gradients_are_those_of_the_formula(depth):
 
 
 def test_the_last_entry_is_the_logarithm_of_the_determinant():
-    """It is the determinant of each row's Jacobian, through three couplings."""
+    """The determinant is of each row's Jacobian, through three couplings."""
     net = fn.serial(*[LAYER] * 3)
     params = doubled(net)
 
@@ -61,7 +61,7 @@ def test_the_last_entry_is_the_logarithm_of_the_determinant():
 
 @pytest.mark.parametrize("net", [LAYER, fn.serial(LAYER, fn.freeze(LAYER)), fn.serial(a=LAYER, b=fn.serial(LAYER))])
 def test_the_inverse_restores_x(net):
-    """This holds for a layer and for nets, and for log_det; the cache of ``restore`` gives the gradients of ``apply``'s."""
+    """Layers, nets and log_det are tried; the cache of ``restore`` gives the same gradients as ``apply``'s."""
     params = doubled(net)
     y, cache = net.apply(params, X)
     assert net.invertible
@@ -90,7 +90,7 @@ def test_a_run_keeps_one_output_whatever_its_depth():
 
 
 def test_the_determinant_may_have_several_axes():
-    """They are the first axes of both halves; the scales along the other axes are summed."""
+    """Its axes are the first axes of both halves; the scales along the other axes are summed."""
     layer = fn.affine_coupling(*[fn.branch(fn.Sin(), fn.Cos())] * 2)
     x = draw((2, 3, 5)), draw((2, 3, 5)), torch.zeros(2, 3, dtype=torch.float64)
     y = layer(layer.init(0), x)

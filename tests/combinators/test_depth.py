@@ -113,7 +113,7 @@ def test_the_cache_holds_views_of_params_but_no_copies(size, kept):
 
 @pytest.mark.parametrize("features", [3, 4])
 def test_the_way_back_follows_params_that_were_written_to(features: int):
-    """A donated optimizer writes to them. Matrices of 3 features are copied for each copy, those of 4 are kept as views."""
+    """A donated optimizer writes to them. Matrices of 3 features are copied for each copy, matrices of 4 are kept as views."""
     net, x = fn.repeat(fn.serial(fn.Linear(features, features), fn.Tanh()), 4), draw((5, features), 1).float()
     params = net.init(0)
     _, cache = net.apply(params, x)

@@ -39,7 +39,7 @@ def no_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
 def test_member_i_is_initialized_with_the_key_folded_with_i(net: fn.Layer) -> None:
-    """Params of member i are what ``fold_in(rng, i)`` gives the layer alone."""
+    """Member i has the params that the layer draws from ``fold_in(rng, i)``."""
     params = fn.ensemble(net, N).init(7)
     for i in range(N):
         assert tree.equal(member(params, i), net.init(fn.fold_in(7, i)))
@@ -178,7 +178,7 @@ LOSSES: dict[str, tuple[fn.Loss, fn.Layer, Tensor]] = {
 @pytest.mark.parametrize("dtype", TIGHT, ids=str)
 @pytest.mark.parametrize(("loss", "net", "target"), LOSSES.values(), ids=LOSSES)
 def test_ten_batched_steps_equal_ten_separate_steps(loss: fn.Loss, net: fn.Layer, target: Tensor, dtype: torch.dtype) -> None:
-    """``train_step`` of an ensemble gives each member the params and loss that it gets alone with the same keys."""
+    """``train_step`` of an ensemble gives each member the params and loss of a separate training with the same keys."""
     many, opt, x = fn.ensemble(net, N), fn.SGD(lr=0.05, momentum=0.5), drawn(1, 8, 3, dtype=dtype)
     target = tree.cast(target, dtype)
     batched, alone = fn.train_step(many, fn.ensemble(loss, N), opt), fn.train_step(net, loss, opt)
@@ -197,7 +197,7 @@ def test_ten_batched_steps_equal_ten_separate_steps(loss: fn.Loss, net: fn.Layer
 @pytest.mark.parametrize("reduction", ["mean", "sum", "batch", "none"])
 @pytest.mark.parametrize("shape", [(8, 4), (8, 4, 5), (8, 4, 5, 2), (0, 4)], ids=str)
 def test_cross_entropy_takes_any_axes(shape: tuple[int, ...], reduction: str) -> None:
-    """Labels of sequences and images, and an empty batch, give each member what it gets alone."""
+    """Labels of sequences and images, and an empty batch, give each member its separate loss."""
     loss, y = fn.CrossEntropy(reduction=reduction, ignore_index=2), drawn(1, N, *shape)
     target = (random.bits(5, (shape[0], *shape[2:])) % 4).abs()
     value, gy = fn.ensemble(loss, N).value_and_grad(y, target)
@@ -231,7 +231,7 @@ def test_a_step_of_linears_and_activations_needs_no_vmap(loss: fn.Loss, target: 
 
 @pytest.mark.parametrize("net", [mlp(fn.Tanh()), NETS["batch norm"], fn.serial(fn.Linear(3, 2), fn.Dropout(0.5))], ids=str)
 def test_the_cache_is_plain(net: fn.Layer) -> None:
-    """It contains no tensor wrapped by ``vmap``, and all except the shared x have a first axis of n."""
+    """No tensor is wrapped by ``vmap``, and all tensors except the shared x have a first axis of n."""
     many, x = fn.ensemble(net, N), drawn(1, 6, 3, dtype=torch.float32)
     arguments = (many.init(0), x, 3) if many.stochastic else (many.init(0), x)
     kept = [leaf for leaf in tree.leaves(many.apply(*arguments)[1]) if isinstance(leaf, Tensor)]
@@ -243,7 +243,7 @@ DROPPED = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 2))
 
 
 def test_members_draw_separate_noise() -> None:
-    """Members with equal params have different masks; each has the mask that ``fold_in(rng, i)`` gives it alone."""
+    """Members with equal params have different masks; each has the mask that a separate net draws from ``fold_in(rng, i)``."""
     many, x = fn.ensemble(DROPPED, N), drawn(1, 6, 3)
     one = tree.cast(DROPPED.init(0), torch.float64)
     params = tree.map(lambda leaf: leaf.expand(N, *leaf.shape), one)
@@ -288,7 +288,7 @@ def test_without_statistics_params_stay_the_same_objects() -> None:
 
 @pytest.mark.parametrize("loss", [fn.MSE(), fn.L1("none"), fn.MSE("sum"), fn.CrossEntropy()], ids=str)
 def test_the_loss_of_an_ensemble_is_each_members_own(loss: fn.Loss) -> None:
-    """Value, both gradients and ``as_layer`` of a member are those of the loss alone; a target's gradients add up."""
+    """Value, both gradients and ``as_layer`` of a member match the loss by itself; a target's gradients add up."""
     many, y, target = fn.ensemble(loss, N), drawn(1, N, 8, 2), drawn(3, 8, 2).softmax(1)
     value, gy = many.value_and_grad(y, target)
     g = drawn(4, *value.shape)

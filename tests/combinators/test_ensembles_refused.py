@@ -55,7 +55,7 @@ def test_params_of_other_sizes_are_refused(net: fn.Layer) -> None:
 
 
 def test_an_absent_bias_is_refused() -> None:
-    """It is not just left out."""
+    """A missing bias is not treated as ``bias=False``."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = {**many.init(0), "bias": None}
     with pytest.raises(
@@ -78,7 +78,7 @@ def test_params_of_another_layer_are_refused(net: fn.Layer, other: fn.Layer) -> 
 
 
 def test_a_bias_of_another_size_is_refused() -> None:
-    """It is not broadcast."""
+    """The bias is not broadcast."""
     many = fn.ensemble(fn.Linear(3, 2), N)
     params = many.init(0)
     with pytest.raises(ValueError, match="must be a dict of"):

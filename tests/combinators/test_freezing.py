@@ -25,7 +25,7 @@ class Untouchable(fn.Layer):
 
 
 def test_only_the_gradients_of_params_change():
-    """y, the cache, the params, gx and the statistics agree with those of the layer bit for bit."""
+    """y, the cache, the params, gx and the statistics match the layer's bit for bit."""
     frozen = fn.freeze(TRUNK)
     params = frozen.init(0)
     assert tree.equal(params, TRUNK.init(0))
@@ -69,7 +69,7 @@ def test_grads_stop_where_all_earlier_layers_are_frozen(net):
 
 
 def test_a_net_of_frozen_layers_only_has_no_gradients():
-    """It has no backward pass at all."""
+    """The net has no backward pass at all."""
     net = fn.serial(fn.freeze(Untouchable()), fn.Tanh())
     params = net.init(0)
     y, cache = net.apply(params, X)
@@ -104,7 +104,7 @@ def test_training_moves_the_rest_and_running_statistics():
 
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_a_state_of_the_trained_half_has_no_moments_of_the_frozen_one(in_backward):
-    """The steps agree bit for bit with those of a state for all params."""
+    """The steps match the steps with a state for all params, bit for bit."""
     net = fn.serial(fn.freeze(TRUNK), fn.Linear(4, 2))
     opt, params = fn.Adam(0.1), net.init(0)
     step = fn.train_step(net, fn.MSE(), opt, in_backward=in_backward)

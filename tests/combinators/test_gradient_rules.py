@@ -47,7 +47,7 @@ def test_straight_through_hands_the_gradient_on():
 
 
 def test_surrogates_say_so_and_so_do_nets_that_hold_one():
-    """This holds at any depth; other nets do not declare it."""
+    """``surrogate`` is True at any depth, and False for other nets."""
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.serial(fn.clip_gradient(1.0))))
     assert all(one.surrogate for one in (net, fn.straight_through(fn.Tanh()), fn.scale_gradient(1.0)))
     assert not fn.serial(fn.Linear(3, 3), fn.Tanh()).surrogate
@@ -136,7 +136,7 @@ def test_law_1_compares_with_the_declared_rule():
     """A layer has its formula, a net the chain rule over the rules of its layers; a custom layer needs no formula."""
     x = fn.random.normal(0, (4, 3))
     check_laws(fn.serial(fn.Linear(3, 4), Guided(), fn.Linear(4, 2)), x, compiled=False)
-    with pytest.raises(AssertionError, match="law 1, transpose: vjp must give what declared_vjp gives"):
+    with pytest.raises(AssertionError, match="law 1, transpose: vjp must agree with declared_vjp"):
         LAWS["transpose"](Misdeclared(), x)
     with pytest.raises(AssertionError, match="law 1, transpose: the gradient of x"):
         LAWS["transpose"](Forgetful(fn.scale_gradient(0.5)), x)
@@ -149,7 +149,7 @@ def test_law_10_finds_a_combinator_that_hides_a_surrogate():
 
 
 def test_straight_through_counts_an_absent_gradient_as_zeros_in_every_verb():
-    """The identity, which x gets in the backward pass, does so too."""
+    """The identity, which replaces the layer in the backward pass, counts it the same way."""
     layer = fn.straight_through(fn.Linear(3, 3))
     params, x = layer.init(0), torch.ones(2, 3)
     cache = layer.apply(params, x)[1]

@@ -33,7 +33,7 @@ def test_a_layer_used_again_sums_its_gradients():
 
 
 def test_running_statistics_move_once_for_each_use():
-    """They move in the order of evaluation, each time from their last values."""
+    """The statistics move in the order of evaluation, each time from their last values."""
     a, b = fn.random.normal(fn.key(1), (2, 5, 3))
     params = SIAMESE.init(0)
     _, cache = SIAMESE.apply(params, (a, b))
@@ -105,7 +105,7 @@ def test_bad_wiring_is_refused(make, message):
 
 
 def test_params_may_come_in_any_order_and_stay_as_they_are():
-    """Their order need not be that of the nodes, and moving statistics writes to no given dict."""
+    """The order of params may differ from the order of nodes, and moving statistics writes to no argument."""
     net = fn.graph("x", h=(fn.BatchNorm1d(3), "x"), y=(fn.Linear(3, 2), "h"))
     params, x = net.init(0), torch.randn(4, 3)
     turned = dict(reversed(params.items()))

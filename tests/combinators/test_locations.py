@@ -73,7 +73,7 @@ def outcome(case: Case, name: str, verb: str) -> list[str] | None:
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("label", NETS)
 def test_an_error_says_where_in_the_combinator(label: str, verb: str) -> None:
-    """This covers all nine methods, and every layer that the method calls."""
+    """All nine methods are tried, with every layer that the method calls."""
     case = NETS[label]
     outcomes = {name: outcome(case, name, verb) for name in case.layer.children()}
     asked = {name: notes for name, notes in outcomes.items() if notes is not None}

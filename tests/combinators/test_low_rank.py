@@ -16,7 +16,7 @@ def drawn(layer):
 
 
 def test_lora_has_the_gradients_of_autograd():
-    """They are those of the two narrow matrices and of x; the layer's own are absent."""
+    """The two narrow matrices and x have gradients; the layer's params have none."""
     params, x, gy = drawn(LAYER), draw((5, 3), 1), draw((5, 4), 2)
     y, cache = LAYER.apply(params, x)
     a, b, x_ = (leaf.clone().requires_grad_() for leaf in (params["lora_A"], params["lora_B"], x))
@@ -129,7 +129,7 @@ def test_adapters_come_and_go(net):
 
 
 def test_where_says_which_layers_are_adapted():
-    """It selects by path and layer, convolutions too; existing adapters stay with their trained values."""
+    """``where`` selects by path and layer, convolutions too; existing adapters keep their trained values."""
     net = fn.serial(fn.Conv1d(2, 3, 2), fn.Flatten(), fn.lora(fn.Linear(9, 4), 1), fn.Linear(4, 2))
     params = moved(net.init(0))
     adapted, params_adapted = fn.add_lora(net, params, 2, 1, alpha=6.0, where=lambda _, layer: isinstance(layer, fn.Conv1d))

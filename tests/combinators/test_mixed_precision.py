@@ -14,7 +14,7 @@ LOW = torch.bfloat16, torch.float16
 
 @pytest.mark.parametrize("dtype", [*LOW, torch.float64], ids=str)
 def test_all_verbs_compute_in_the_other_dtype(dtype):
-    """They give the bits of the layer with params, x and gy in that dtype, rounded to float32."""
+    """Results have the bits of the layer with params, x and gy in that dtype, rounded to float32."""
     layer, key = fn.cast(NET, dtype), fn.key(3)
     params = layer.init(0)
     inner = tree.cast(params, dtype)
@@ -93,7 +93,7 @@ def test_y_has_the_dtype_of_x_or_else_of_the_params():
 
 
 def test_the_judge_computes_as_precisely_as_it_measures():
-    """The dtype is raised to that of the trial, and never lowered."""
+    """The dtype is raised to the trial's dtype, and never lowered."""
     net = fn.serial(fn.cast(fn.Tanh(), torch.bfloat16), fn.Tanh())
     assert fn.map_layers(lambda one: one.in_precision(torch.float64), net)[0].dtype is torch.float64
     assert fn.cast(fn.Tanh(), torch.float64).in_precision(torch.float16).dtype is torch.float64

@@ -34,7 +34,7 @@ def test_it_is_torch_s(rows, columns, name, trivialization, seed):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_of_more_axes_it_is_a_matrix_for_each_place(name):
-    """As in torch, the last two axes of a convolution's weight are those of the matrices."""
+    """As in torch, the last two axes of a convolution's weight are the axes of the matrices."""
     layer = fn.orthogonal(fn.Conv2d(2, 3, (3, 2)), orthogonal_map=name)
     module = parametrizations.orthogonal(nn.Conv2d(2, 3, (3, 2)).double(), "weight", name)
     assert_twins(layer, module, draw((2, 2, 4, 4)))
@@ -46,7 +46,7 @@ def test_of_more_axes_it_is_a_matrix_for_each_place(name):
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("shape", [(4, 3), (3, 3), (3, 4)], ids=str)
 def test_the_weight_is_orthogonal_and_stays_so(shape, name, trivialization):
-    """It stays so during training, whose loss falls."""
+    """The weight stays orthogonal during training, while the loss falls."""
     rows, columns = shape
     layer = fn.orthogonal(fn.Linear(columns, rows), orthogonal_map=name, use_trivialization=trivialization)
     x, target, opt = draw((9, columns)).float(), draw((9, rows), 1).float(), fn.AdamW(lr=0.05)

@@ -40,7 +40,7 @@ class Gated(fn.Combinator):
 
 
 def moved(net: fn.Layer) -> Any:
-    """Return params whose running statistics are those of X."""
+    """Return params with the running statistics of X."""
     params = net.init(0)
     return net.update_stats(params, net.apply(params, X, 3)[1])
 
@@ -50,7 +50,7 @@ def moved(net: fn.Layer) -> Any:
     "layer", [fn.Tanh(), BLOCK, fn.serial(fn.Linear(3, 3), fn.Dropout(0.5))], ids=["plain", "normed", "noisy"]
 )
 def test_it_keeps_every_law(layer: fn.Layer) -> None:
-    """This includes reach: keys, statistics and inference get to the layer within."""
+    """The laws include reach: keys, statistics and inference get to the layer within."""
     assert fn.testing.check_laws(Gated(layer, 3), X) is None
 
 
@@ -69,7 +69,7 @@ def test_its_statistics_move_and_its_own_leaves_stay() -> None:
     ids=["alone", "in serial", "twice"],
 )
 def test_norms_within_it_are_folded(net: fn.Layer) -> None:
-    """The factors stay as they are."""
+    """The factors do not change."""
     params = moved(net)
     folded, folded_params = fn.fold_batch_norm(net, params)
     assert not any(isinstance(layer, fn.BatchNorm1d) for _, layer in fn.walk(folded))
@@ -84,7 +84,7 @@ def test_params_without_the_layers_are_refused() -> None:
 
 
 def test_its_layers_are_found_and_sized() -> None:
-    """They are found by the path of their params."""
+    """Layers are found by the paths of their params."""
     net = fn.serial(fn.Tanh(), Gated(fn.serial(fn.Linear(None, 3), fn.BatchNorm1d(None)), 3))
     sized = fn.infer_sizes(net, X)
     assert fn.at(sized, "1.layer.0") == fn.Linear(3, 3)

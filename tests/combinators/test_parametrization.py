@@ -101,7 +101,7 @@ def test_training_moves_the_originals_and_the_vectors():
 
 
 def test_running_statistics_of_the_layer_within_are_moved():
-    """This holds even if the parametrization has none; if nothing has any, ``has_running_stats`` is false."""
+    """The parametrization may have none; ``has_running_stats`` is False if nothing has any."""
     layer = fn.weight_norm(fn.BatchNorm1d(3))
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((5, 3)).float())[1])
@@ -112,7 +112,7 @@ def test_running_statistics_of_the_layer_within_are_moved():
 
 
 def test_sizes_are_inferred_within():
-    """They are those of the layer by itself."""
+    """The layer within gets the same sizes as by itself."""
     assert fn.infer_sizes(fn.weight_norm(fn.Linear(None, 4)), torch.ones(2, 3)) == fn.weight_norm(fn.Linear(3, 4))
 
 

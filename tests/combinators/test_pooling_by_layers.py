@@ -49,7 +49,7 @@ def test_by_a_reduction_to_a_given_size_it_is_the_adaptive_pooling_of_that_name(
 
 
 def test_an_adaptive_reducer_s_params_and_statistics_are_one_layer_s():
-    """They work as in ``shared``: gradients add up over the windows, and each window moves the statistics in turn."""
+    """As in ``shared``, gradients add up over the windows, and each window moves the statistics in turn."""
     layer = fn.AdaptivePool1d(fn.serial(fn.BatchNorm1d(3), fn.Mean(-1)), 2)
     params = layer.init(0)
     moved = layer.update_stats(params, layer.apply(params, draw((2, 3, 5)).float())[1])

@@ -47,7 +47,7 @@ def test_prediction_applies_no_layer_within(name: str) -> None:
 @pytest.mark.parametrize("layer", [fn.LayerNorm(3), fn.Dropout(0.5), fn.LSTM(3, 3), fn.MaxPool2d(2)], ids=repr)
 @pytest.mark.parametrize("shared_input", [True, False])
 def test_prediction_of_an_ensemble_keeps_no_cache(layer: Layer, shared_input: bool) -> None:
-    """Members are called, by vmap or in turn; caches would pass through vmap too, or be held for all."""
+    """Members are called, by vmap or in turn; applying them would return or keep the caches of all members."""
     net = fn.ensemble(layer, 2, shared_input=shared_input)
     params, key = net.init(0), fn.key(1)
     for side in (4, 200):

@@ -67,7 +67,7 @@ def test_what_is_no_layer_or_no_name_is_refused():
 
 
 def test_a_profile_of_invertible_layers_is_that_of_a_run():
-    """They stay invertible: a serial of them keeps one output and restores the others, as without profiling."""
+    """Profiled layers stay invertible: a serial of them still keeps one output and restores the others."""
     half = fn.serial(fn.Linear(3, 3), fn.Tanh())
     plain = fn.serial(*[fn.reversible(half, half)] * 3)
     net = fn.map_layers(lambda path, layer: fn.profiled(layer, path or "net"), plain, with_path=True)

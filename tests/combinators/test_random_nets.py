@@ -159,7 +159,7 @@ def test_remat_is_the_layer(trial):
 @given(ANY)
 @settings(max_examples=12)
 def test_freeze_changes_only_gradients_of_params(trial):
-    """They are absent; everything else agrees bit for bit."""
+    """Gradients of params are absent; everything else agrees bit for bit."""
     layer, params, x = trial
     y, gp, gx, grads, input_grad, stats = values_and_gradients(fn.freeze(layer), params, x)
     want_y, _, want_gx, _, want_input_grad, want_stats = values_and_gradients(layer, params, x)
@@ -172,7 +172,7 @@ def test_freeze_changes_only_gradients_of_params(trial):
 @given(TWO)
 @settings(max_examples=12)
 def test_reversible_is_its_formula(two):
-    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, alone and three in a run; the inverse restores x."""
+    """y1 = x1 + f(x2) and y2 = x2 + g(y1) as a graph, for a single layer and a run of three; the inverse restores x."""
     (f, p, x), (g, q, z) = two
     nodes = {
         "f": (f, "x2"),
@@ -215,7 +215,7 @@ def test_cast_to_float64_is_float64_rounded_once(trial):
 @given(ANY)
 @settings(max_examples=20)
 def test_a_step_in_the_backward_pass_is_the_plain_step(trial):
-    """They agree bit for bit in all combinators."""
+    """Both kinds of steps agree bit for bit in all combinators."""
     net, params, x = trial
     opt, target = fn.Adam(lr=1e-3), torch.zeros_like(net(params, x, KEY))
     state = opt.init(params)

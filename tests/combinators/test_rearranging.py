@@ -1,4 +1,4 @@
-"""Channels last: compared with the layer on permuted tensors, without copies, what a layer passes on, and errors."""
+"""Channels last: compared with the layer on permuted tensors; copies, properties of the layer, and errors."""
 
 import pytest
 import torch

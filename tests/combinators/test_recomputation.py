@@ -36,7 +36,7 @@ def test_remat_is_the_layer_bit_for_bit(name, segments):
 
 
 def test_the_cache_is_the_inputs_and_the_key():
-    """It has x of each segment, and a key if the layer needs one; x is not copied."""
+    """The cache has x of each segment, and a key if the layer needs one; x is not copied."""
     params, x = NETS["serial"].init(0), draw((6, 5)).float()
     kept, key = fn.remat(NETS["serial"]).apply(params, x, 7)[1]
     assert kept[0] is x

@@ -13,7 +13,7 @@ def in_double(layer):
 
 
 def along(layer, params, xs, carry, gys, gcarry):
-    """Return what a scan returns, and its gradients, by a loop."""
+    """Return the results of a scan and its gradients, computed by a loop."""
     ys, caches, gxs, total = [], [], [], tree.zeros_like(params)
     for x in xs:
         (y, carry), cache = layer.apply(params, (x, carry))
@@ -92,7 +92,7 @@ def test_a_scan_with_checkpoints_keeps_x_and_some_carries():
 
 
 def test_constants_come_to_every_step_and_get_the_sum_of_gradients():
-    """Outputs and gradients are those of the loop, in which each step has a gradient of the constants."""
+    """Outputs and gradients match the loop, in which each step has a gradient of the constants."""
     step = fn.serial(fn.Concat(), fn.Linear(7, 4), fn.Tanh(), fn.branch(fn.Linear(4, 3), fn.Linear(4, 2)))
     params, xs, carry, e = in_double(step), draw((5, 2, 3), 1), draw((2, 2), 2), draw((2, 2), 3)
     gys, gcarry = draw((5, 2, 3), 4), draw((2, 2), 5)

@@ -1,4 +1,4 @@
-"""Reversibility: formula and inverse against autograd; runs in a serial; what is kept; the error messages."""
+"""Reversibility: formula and inverse against autograd; runs in a serial; the size of the cache; the error messages."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_the_gradients_are_those_of_the_formula(depth):
 
 @pytest.mark.parametrize("net", [LAYER, fn.serial(), fn.serial(LAYER, fn.freeze(LAYER)), fn.serial(a=LAYER, b=fn.serial(LAYER))])
 def test_the_inverse_restores_x(net):
-    """This holds for a layer and for nets; the cache of ``restore`` gives the gradients of ``apply``'s."""
+    """A layer and nets are tried; the cache of ``restore`` gives the same gradients as ``apply``'s."""
     params = doubled(net)
     y, cache = net.apply(params, X)
     assert net.invertible
@@ -74,7 +74,7 @@ def test_a_run_keeps_one_output_whatever_its_depth():
 
 
 def test_running_statistics_move_in_a_run():
-    """They move as they do in the same layers run one by one, up to rounding."""
+    """The statistics move as in the same layers run one by one, up to rounding."""
     net = fn.serial(*[fn.reversible(fn.serial(fn.BatchNorm1d(3), F), G)] * 3)
     params, x, alone = doubled(net), X, []
     for layer, p in zip(net, params, strict=True):

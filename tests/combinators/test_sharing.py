@@ -77,7 +77,7 @@ def test_a_shared_layer_is_the_layer_on_each_entry():
 
 
 def test_a_shared_norm_s_statistics_see_every_entry():
-    """They move once for each entry, in order."""
+    """The statistics move once for each entry, in order."""
     norm, xs = fn.BatchNorm1d(3), (draw((4, 3), 1).float(), draw((4, 3), 2).float() + 5)
     params = norm.init(0)
     want = params

@@ -42,7 +42,7 @@ def test_equal_rows_are_computed_once():
 
 
 def test_uniqued_keeps_what_the_layer_is():
-    """Its sizes are inferred, its statistics kept, and ``inference()`` is that of the layer."""
+    """Its sizes are inferred, its statistics are kept, and ``inference()`` is applied to the layer."""
     net = fn.serial(TABLE, fn.Linear(None, 2))
     assert fn.infer_sizes(fn.uniqued(net), torch.tensor([1, 2])) == fn.uniqued(fn.serial(TABLE, fn.Linear(3, 2)))
     assert not fn.uniqued(NET).has_running_stats

@@ -43,7 +43,7 @@ def test_a_finite_net_passes_with_its_own_bits():
     ],
 )
 def test_the_first_layer_that_is_not_finite_is_named_forward(leaves: dict[str, float], words: str):
-    """It has its path, even if later layers map an infinity to a finite number."""
+    """The error has the path, even if later layers map an infinity to a finite number."""
     with pytest.raises(FloatingPointError, match=re.escape(words)):
         fn.checked(NET).apply(params(**leaves), X)
     squashed = fn.serial(fn.Exp(), fn.Sigmoid())
@@ -52,7 +52,7 @@ def test_the_first_layer_that_is_not_finite_is_named_forward(leaves: dict[str, f
 
 
 def test_the_first_layer_that_is_not_finite_is_named_backward():
-    """It has its path in all three verbs: the slope of √x at 0 is infinite."""
+    """The error has the path in all three verbs: the slope of √x at 0 is infinite."""
     net = fn.serial(fn.Tanh(), fn.elementwise(torch.sqrt, half_rsqrt), fn.Scale(2))
     p, x = net.init(0), torch.zeros(3, 2)
     layer = fn.checked(net)

@@ -90,6 +90,7 @@ def test_small_graphs_compare_sizes_once(monkeypatch):
     assert [one.get("size_asserts", True) for one in seen] == [False, True, True]
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_each_kind_of_call_is_compiled_once(graphs):
     """A different batch size, dtype, memory format or library is a different kind; the first program is kept."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -103,6 +104,7 @@ def test_each_kind_of_call_is_compiled_once(graphs):
     assert len(graphs) == 5
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_what_one_mode_compiled_serves_the_other():
     """Inference mode and plain tensors are tried in either order."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -114,6 +116,7 @@ def test_what_one_mode_compiled_serves_the_other():
                 torch.testing.assert_close(trained(fast, opt), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
     """The error is the layer's, as in eager mode, and the compiled function still works afterwards."""
     step, opt = fn.train_step(NET, LOSS, fn.SGD(0.1)), fn.SGD(0.1)
@@ -126,6 +129,7 @@ def test_arguments_that_do_not_fit_are_refused_after_many_that_did():
     torch.testing.assert_close(fast(params, state, X, T), step(params, state, X, T), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
     """Its positions cannot be distinguished, so Dynamo handles each call; the results are correct."""
     step = fn.train_step(NET, LOSS, fn.SGD(0.1))
@@ -137,6 +141,7 @@ def test_one_tensor_in_two_places_is_left_to_dynamo(graphs):
     assert type(fast._last) is Traced
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_plain_function_may_read_more_than_its_arguments():
     """Dynamo detects changes of values that the function reads, even more than its limit for one function."""
     scale = [1.0]
@@ -145,6 +150,7 @@ def test_a_plain_function_may_read_more_than_its_arguments():
         assert torch.equal(fast(X), scale[0] * X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_arguments_by_name_are_those_by_place(graphs):
     """A step can be called either way, with one program; unknown names raise the step's own error."""
     step, params = fn.value_and_grads(NET, LOSS), NET.init(0)
@@ -194,6 +200,7 @@ def test_a_small_step_has_one_thread_and_a_large_one_all(two_threads):
     assert fn.tree.equal(got, trained(fn.compile(step), opt))
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_no_gradient_is_recorded_and_the_function_shows_by_its_name():
     """The results do not require grad even if params do."""
     step = fn.value_and_grads(fn.Linear(2, 2), LOSS)
@@ -212,6 +219,7 @@ def test_a_compiled_function_shows_what_it_compiles():
     assert copy.deepcopy(fast) is fast
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_compiled_step_pickles_without_its_programs():
     """It compiles again where it is loaded, and returns the same numbers."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
@@ -237,6 +245,7 @@ def test_a_compiled_function_within_a_transform_or_another_is_the_function():
 
 
 @pytest.mark.parametrize("warm", [True, False])
+@pytest.mark.usefixtures("without_kernels")
 def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
     """The error says so, instead of an error of the compiler, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)
@@ -250,6 +259,7 @@ def test_a_sparse_tensor_that_eager_mode_takes_is_refused(warm):
 
 @pytest.mark.filterwarnings("ignore:.*(nested|Sparse CSR).*")
 @pytest.mark.parametrize("make", [X.to_sparse_csr, lambda: torch.nested.nested_tensor([*X])], ids=["sparse", "nested"])
+@pytest.mark.usefixtures("without_kernels")
 def test_a_tensor_without_strides_is_refused_by_a_warm_step(make):
     """The error is the same as in eager mode, and the step still works afterwards."""
     step, params = fn.value_and_grads(fn.Linear(2, 2), LOSS), fn.Linear(2, 2).init(0)

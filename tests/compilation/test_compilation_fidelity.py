@@ -39,6 +39,7 @@ class Step(fn.Value):
 
 @pytest.mark.parametrize("name", ["T", "mT", "H", "mH", "real", "imag", "data"])
 @pytest.mark.parametrize("computes", [False, True])
+@pytest.mark.usefixtures("without_kernels")
 def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
     """A view of the argument that Dynamo creates is not a constant, whether or not a kernel computes something else.
 
@@ -53,6 +54,7 @@ def test_an_attribute_of_an_argument_is_that_of_this_call(name, computes):
     assert (type(fast._last) is Traced) is not in_graph
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_the_gradient_of_an_argument_is_that_of_this_call():
     """It is an input of the kernel, but not an argument."""
     fast = fn.compile(Step(lambda x: x * x.grad))
@@ -62,6 +64,7 @@ def test_the_gradient_of_an_argument_is_that_of_this_call():
         assert torch.equal(fast(x), scale * X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_keys_come_in_the_order_of_the_caller():
     """A function can iterate over a dict, also deep in a tree, or over an OrderedDict."""
     a, b, c = torch.zeros(1), torch.ones(1), torch.ones(1) + 1
@@ -159,6 +162,7 @@ def test_a_class_out_of_range_is_refused_by_the_loss():
     assert str(got.value) == str(want.value)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_failure_that_eager_mode_does_not_have_is_raised(monkeypatch):
     """The program's own error is raised."""
     fast = fn.compile(fn.Tanh())
@@ -172,6 +176,7 @@ def test_a_failure_that_eager_mode_does_not_have_is_raised(monkeypatch):
         fast({}, X)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_sizes_and_named_tuples_are_trees():
     """They can be arguments and results, of a plain function and of a value."""
     for wrap in (Step, lambda function: function):
@@ -222,6 +227,7 @@ def doubled(x):
     return 2 * x
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_decorated_method_binds():
     """It works for each instance and for named arguments; a compiled value in a class body is not a method, as in eager mode."""
     for scale in (2.0, 3.0):
@@ -271,6 +277,7 @@ def logged():
     logger.removeHandler(handler)
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_wrong_shape_is_refused_by_one_sentence(logged):
     """Dynamo's traceback is not logged."""
     net = fn.serial(fn.Linear(4, 3))

@@ -9,6 +9,7 @@ import funcnet as fn
 from funcnet.compilation import inductor
 from funcnet.kernels import forced
 from funcnet.kernels.private_names import HAS_ONEDNN
+from funcnet.kernels.recurrent.workspaces import kept_of
 
 pytestmark = pytest.mark.compiled
 
@@ -62,8 +63,9 @@ def test_the_operators_give_the_shapes_that_they_promise():
     w = [fn.random.normal(i, size) for i, size in enumerate(((24, 4), (24, 6), (24,), (24,)))]
     state = [fn.random.normal(7, (1, 3, 6)), fn.random.normal(8, (1, 3, 6))]
     y, h, c, workspace = torch.ops.aten.mkldnn_rnn_layer(X, *w, *state, False, [], 2, 6, 1, True, False, False, True)
-    for size in (workspace.numel(), 0):
+    kept_size = kept_of(workspace, X, w[1]).numel()
+    for size in (kept_size, 0):
         check(torch.ops.funcnet.lstm.default, (X, *w, *state, size))
     ends = [torch.ones_like(one) for one in (y, h, c)]
-    kept = torch.ops.funcnet.lstm(X, *w, *state, workspace.numel())
+    kept = torch.ops.funcnet.lstm(X, *w, *state, kept_size)
     check(torch.ops.funcnet.lstm_back.default, (X, *w, *state, *kept[:3], *ends, kept[3]))

@@ -111,6 +111,26 @@ def test_other_products_stay_with_their_library():
         assert graph_of(torch.mm, x, x) == ["aten.mm.default"]
 
 
+@pytest.mark.parametrize(("count", "found"), [(1, "funcnet.small_product.default"), (2, "aten.mm.default")])
+def test_several_threads_share_larger_products(count, found):
+    """The loops use one thread: with several the library gets products from a million multiplications on."""
+    x, small, before = normal(1, 128, 128), normal(2, 64, 64), torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with forced("small compiled products", 1 << 23):
+            assert graph_of(torch.mm, x, x) == [found]
+            assert graph_of(torch.mm, small, small) == ["funcnet.small_product.default"]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_computed_operands_keep_the_order_of_what_they_are_computed_from():
+    """Results are those of torch, whatever the order of the numbers in memory."""
+    x, w, gy = transposed(normal(1, 3, 20, 17)), normal(2, 3, 9, 17), transposed(normal(3, 3, 20, 9))
+    several = lambda x, w, gy: (x.sin() @ w.mT, (gy * x[..., :9]).mT @ x.cos(), (gy.sum(1, keepdim=True) * gy) @ w.exp())
+    torch.testing.assert_close(fn.compile(several)(x, w, gy), several(x, w, gy))
+
+
 def test_the_operator_by_itself():
     """It works in eager mode too, with the shape and strides of its meta function."""
     a, b, c = normal(1, 3, 4), normal(2, 5, 4).T, normal(3, 5)

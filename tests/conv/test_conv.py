@@ -89,7 +89,7 @@ def test_each_axis_may_have_another_padding():
 
 
 def test_lists_become_tuples():
-    """The layer thus has a hash, and a list gives a layer equal to that of a tuple."""
+    """The layer therefore has a hash, and lists and tuples make equal layers."""
     assert fn.Conv2d(1, 1, [2, 3], padding=[[0, 1], 1]) == fn.Conv2d(1, 1, (2, 3), padding=((0, 1), 1))
     assert hash(fn.Conv2d(1, 1, [2, 3])) == hash(fn.Conv2d(1, 1, (2, 3)))
 
@@ -179,7 +179,7 @@ def test_every_method_backward_refuses_another_weight(layer, change, half):
 
 
 def test_a_large_image_of_few_channels_goes_in_the_order_channels_last():
-    """Its results are in channels last too; values and gradients are torch.nn's, and those of a few images at a time."""
+    """Its results are in channels last too; values and gradients match torch.nn's, and match those of a few images at a time."""
     layer, twin, x = (
         fn.Conv2d(3, 32, 3, stride=2, padding=1),
         nn.Conv2d(3, 32, 3, stride=2, padding=1),

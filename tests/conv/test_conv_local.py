@@ -47,7 +47,7 @@ def test_with_the_same_kernel_at_each_place_it_is_a_convolution(axes, data):
 
 
 def test_each_place_has_separate_initial_weights():
-    """They differ between places, with the standard deviation of a convolution's."""
+    """Weights differ between places, with the standard deviation of a convolution's."""
     params = fn.ConvLocal1d(8, 16, 5, 54).init(0)
     assert abs(float(params["weight"].std()) / (2 / (8 * 5 + 16 * 5)) ** 0.5 - 1) < 0.02
     assert len(params["weight"][:, 0, 0, 0].unique()) == 50
@@ -69,7 +69,7 @@ def test_a_masked_convolution_sees_what_comes_before_in_reading_order(mask):
 
 
 def test_masked_weights_are_0_and_stay_0():
-    """This holds for initial params and gradients; other numbers at these places have no effect."""
+    """Initial params and gradients are 0 there; other numbers at these places have no effect."""
     layer, x = fn.MaskedConv(fn.Conv2d(2, 3, (3, 5)), "A"), draw((2, 2, 4, 6)).float()
     params = layer.init(0)
     y, cache = layer.apply(params, x)

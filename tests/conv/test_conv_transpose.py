@@ -61,7 +61,7 @@ def test_it_is_the_transpose_of_a_convolution(axes):
 
 
 def test_channels_last_gives_the_same_numbers_and_stays():
-    """This holds for y and gx."""
+    """Both y and gx keep the memory format."""
     layer, x = fn.ConvTranspose2d(3, 4, 3, 2, 1, 1), draw((2, 3, 4, 5))
     params, last = fn.tree.cast(layer.init(0), torch.float64), x.to(memory_format=torch.channels_last)
     (y, cache), (y_last, cache_last) = layer.apply(params, x), layer.apply(params, last)

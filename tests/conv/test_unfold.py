@@ -51,7 +51,7 @@ def test_folding_is_torch_s(options, channels):
 
 
 def test_a_convolution_is_a_product_with_columns():
-    """It is the flattened weight times the columns of Unfold."""
+    """The output is the flattened weight times the columns of Unfold."""
     conv, x = fn.Conv2d(2, 3, (2, 3), padding=1, bias=False), draw((2, 2, 4, 5)).float()
     params = conv.init(0)
     columns = fn.Unfold((2, 3), padding=1)({}, x)

@@ -28,7 +28,7 @@ def start(net: fn.Layer = NET, opt: fn.Optimizer = OPT) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("loss", [LOSS, SUMMED], ids=["one part", "two parts"])
 def test_a_step_is_that_of_the_whole_batch(loss: fn.Loss) -> None:
-    """They agree up to rounding, for any distribution of ignored labels and class weights, and a smaller last micro-batch."""
+    """Results agree up to rounding, for any spread of ignored labels and class weights, and a smaller last micro-batch."""
     want = fn.train_step(NET, loss, OPT)(*start(), X, LABELS)
     for k in (2, 3, 5, 14, 100):
         got = fn.train_step(NET, loss, OPT, accumulate=k)(*start(), X, LABELS)
@@ -73,7 +73,7 @@ def test_a_rule_that_clips_gradients_sees_those_of_the_whole_batch() -> None:
 
 
 def test_a_step_is_accumulate_and_update() -> None:
-    """They agree bit for bit, with a key for each micro-batch and the statistics of the last one."""
+    """Results agree bit for bit, with a key for each micro-batch and the statistics of the last one."""
     params, state = start(NOISY)
     value, grads, cache = fn.accumulate(NOISY, LOSS, 3)(params, X, LABELS, fn.key(5))
     want = (*OPT.update(grads, state, NOISY.update_stats(params, cache)), value)
@@ -81,7 +81,7 @@ def test_a_step_is_accumulate_and_update() -> None:
 
 
 def test_one_micro_batch_is_the_plain_step() -> None:
-    """They agree bit for bit, with the same key."""
+    """Results agree bit for bit, with the same key."""
     plain, one = fn.train_step(NOISY, LOSS, OPT), fn.train_step(NOISY, LOSS, OPT, accumulate=1)
     assert plain == one
     assert repr(plain) == repr(one)
@@ -112,7 +112,7 @@ def test_gradients_that_vanish_in_float16_are_found_in_micro_batches() -> None:
 
 
 def test_an_optimizer_that_evaluates_gets_the_gradient_of_all_micro_batches() -> None:
-    """``SAM`` evaluates both of its params with one key; statistics are those of the first evaluation."""
+    """``SAM`` evaluates both of its params with one key; statistics come from the first evaluation."""
     opt = fn.SAM(OPT, 0.2)
     params, state = start(NOISY, opt)
     evaluate = fn.accumulate(NOISY, LOSS, 3)
@@ -163,7 +163,7 @@ def test_named_data_is_cut_by_rows() -> None:
 
 
 def test_members_of_an_ensemble_have_a_value_each() -> None:
-    """They have a value for each part too, also with a loss scale."""
+    """Each part of the loss has a value per member too, also with a loss scale."""
     net, loss, opt = fn.ensemble(NET, 2), fn.ensemble(SUMMED, 2), fn.chain(fn.LossScale(), OPT)
     for one in (loss, by_part(loss)):
         want = fn.train_step(net, one, OPT)(*start(net), X, LABELS)
@@ -172,7 +172,7 @@ def test_members_of_an_ensemble_have_a_value_each() -> None:
 
 
 def test_it_is_a_value() -> None:
-    """It prints, compares, hashes and pickles with its number of micro-batches."""
+    """A step prints, compares, hashes and pickles with its number of micro-batches."""
     step = fn.train_step(NET, LOSS, OPT, accumulate=4)
     assert repr(step).endswith(", accumulate=4)")
     for again in (eval(repr(step), vars(fn)), pickle.loads(pickle.dumps(step)), step.replace(opt=OPT)):
@@ -185,13 +185,13 @@ def test_it_is_a_value() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, True, None])
 def test_a_number_of_micro_batches_is_whole(k: Any) -> None:
-    """It must be at least 1."""
+    """The number must be at least 1."""
     with pytest.raises(ValueError, match="train_step: accumulate must be a whole number of at least 1"):
         fn.train_step(NET, LOSS, OPT, accumulate=k)
 
 
 def test_updates_in_the_backward_pass_are_refused() -> None:
-    """They would need the gradient of each layer at once."""
+    """Such updates would need the whole gradient of each layer at once."""
     with pytest.raises(ValueError, match=r"in_backward=True updates layers .* over several, got accumulate=2"):
         fn.train_step(NET, LOSS, OPT, in_backward=True, accumulate=2)
 
@@ -208,7 +208,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.compiled
 def test_an_accumulating_step_compiles_whole() -> None:
-    """It is a single graph, with a loss scale and dropout."""
+    """The step is a single graph, with a loss scale and dropout."""
     opt = fn.chain(fn.LossScale(), OPT)
     step = fn.train_step(NOISY, SUMMED, opt, accumulate=2)
     want = step(*start(NOISY, opt), X, LABELS, fn.key(2))

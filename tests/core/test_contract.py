@@ -75,7 +75,7 @@ REPRS = [
 
 @pytest.mark.parametrize(("value", "text"), REPRS)
 def test_repr_is_the_call_that_makes_the_value(value, text):
-    """It has the arguments that differ from their defaults; 0 differs from 0.0, which would not evaluate back to it."""
+    """The repr has arguments that differ from their defaults; 0 differs from 0.0, which would evaluate to another value."""
     assert repr(value) == text
     assert eval(repr(value)) == value
 
@@ -84,7 +84,7 @@ def test_repr_is_the_call_that_makes_the_value(value, text):
     st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.booleans()
 )
 def test_repr_evaluates_back(x, y, label, flag):
-    """It does so for all values of the fields."""
+    """Any values of the fields are tried."""
     value = Point(x, y, label, flag=flag)
     assert eval(repr(value)) == value
 
@@ -167,7 +167,7 @@ def test_a_call_hands_the_key_on():
 
 
 def test_a_deterministic_layer_ignores_a_key():
-    """This holds for every method with a key, even if ``apply`` was written without one."""
+    """Every method accepts and ignores a key, even if ``apply`` was written without one."""
     params, x = {"w": torch.full((), 3.0)}, torch.ones(1)
     assert Doubled()(params, x, 0) == Doubled()(params, x)
     assert Doubled().apply(params, x, 0)[0] == Doubled().apply(params, x, rng=1)[0] == 5
@@ -208,7 +208,7 @@ def test_a_kernels_error_is_explained(params, x, message):
 
 
 def test_an_error_without_explanation_stays_what_it_was():
-    """A user's layer raises the same error; one of ours raises an error of its own with it as the cause."""
+    """A user's layer raises the same error; one of ours raises a new error with the original as its cause."""
     assert explain_error(Doubled(), {}, torch.zeros(8, 4), KERNEL_ERROR) is KERNEL_ERROR
     error = explain_error(Linear(4, 3), RIGHT, torch.zeros(8, 4), KERNEL_ERROR)
     assert str(error) == f"{WHO}: params and x must fit each other, got x of shape (8, 4)"
@@ -359,7 +359,7 @@ def test_an_error_keeps_its_cause():
 
 
 def test_a_subclass_with_its_own_apply_is_not_affine_by_inheritance():
-    """Its apply may compute something else, so folding leaves it alone."""
+    """Its apply may compute something else, so folding does not change it."""
 
     @fn.frozen
     class Rectified(fn.Linear):

@@ -11,7 +11,7 @@ from funcnet import random, tree
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64])
 def test_statistics_are_those_of_torch(dtype: torch.dtype) -> None:
-    """They are computed in float64, whatever the dtype."""
+    """All statistics are computed in float64, whatever the dtype."""
     x = (10 * random.normal(0, (7, 5), dtype=torch.float64)).to(dtype)
     found, wide = tree.describe({"w": x})["w"], x.double()
     assert found.shape == (7, 5)

@@ -25,7 +25,7 @@ def chi_square(draws, probabilities):
 
 @given(st.integers(0, WORDS - 1), st.integers(-(2**63), 2**63 - 1), st.integers(1, 2**64))
 def test_randint_is_the_upper_half_of_a_product(word, low, n):
-    """This holds for every word and range, as in integer arithmetic."""
+    """Every word and range agrees with integer arithmetic."""
     high = min(low + n, 2**63)
     got = random.randint(key_of_first_word(word), (1,), low, high).item()
     assert got == low + (word * (high - low) >> 64)
@@ -62,7 +62,7 @@ def test_categorical_follows_the_softmax(dtype):
 
 
 def test_categorical_draws_one_class_for_each_row():
-    """The axes of the draws come first, then those of logits without ``dim``; a certain class is always drawn."""
+    """The axes of the draws come first, then the axes of logits without ``dim``; a certain class is always drawn."""
     logits = torch.full((4, 3, 2), -math.inf)
     logits[:, 1] = 0.0
     draws = random.categorical(3, logits, (5,), dim=1)
@@ -95,7 +95,7 @@ def test_choice_without_replacement_draws_nothing_twice():
 
 
 def test_choice_takes_rows_of_a_tensor():
-    """The rows are those of the drawn numbers."""
+    """The drawn numbers are the indices of the rows."""
     rows = torch.arange(12.0).reshape(4, 3)
     assert torch.equal(random.choice(8, rows, (2, 3)), rows[random.choice(8, 4, (2, 3))])
 
@@ -114,7 +114,7 @@ def test_compiled_classes_are_those_of_eager_mode():
 
 
 def test_classes_are_drawn_under_vmap_and_on_the_meta_device():
-    """Each key draws what it draws alone, and meta tensors have the shapes."""
+    """Each key draws the same as by itself, and meta tensors have the shapes."""
     keys = random.split(0, 4)
     mapped, alone = torch.func.vmap(categorical_draws)(keys), zip(*map(categorical_draws, keys), strict=True)
     assert all(torch.equal(got, torch.stack(want)) for got, want in zip(mapped, alone, strict=True))

@@ -105,7 +105,7 @@ def test_normal_has_the_moments(dtype):
 
 
 def test_normal_takes_mean_and_std():
-    """They shift and scale the same draws."""
+    """Mean and std shift and scale the same draws."""
     torch.testing.assert_close(random.normal(5, (99,), 3.0, 0.5), 3 + 0.5 * random.normal(5, (99,)))
 
 
@@ -180,7 +180,7 @@ def test_gumbel_is_finite_in_the_extreme_words(dtype, word):
 @pytest.mark.parametrize("word", [0, WORDS - 1, 2**31, 2**31 - 1])
 @pytest.mark.parametrize(("p", "drawn"), [(0, False), (0.0, False), (1, True), (1.0, True)])
 def test_bernoulli_of_zero_and_one_is_certain(p, drawn, word):
-    """This holds for every word, including the extreme ones."""
+    """The result is the same for every word, including the extreme ones."""
     assert random.bernoulli(key_of_first_word(word), (2,), p).tolist()[0] is drawn
     assert (random.bernoulli(0, (10_000,), p) == drawn).all()
 
@@ -249,7 +249,7 @@ def test_a_draw_between_bounds_refuses_others(draw, low, high):
 
 @pytest.mark.parametrize("n", [-1, 2.0, True, "3"])
 def test_a_permutation_refuses_what_is_no_count(n):
-    """It must be a whole number of at least 0."""
+    """The length must be a whole number of at least 0."""
     with pytest.raises(ValueError, match=rf"permutation: n must be a whole number of at least 0, got {n!r}"):
         random.permutation(0, n)
 
@@ -265,7 +265,7 @@ def test_a_range_wider_than_the_largest_number_is_drawn_from_evenly():
 
 @pytest.mark.parametrize(("low", "high"), [(7.9, 1e6), (-1e6, -7.9), (5.0, 5.5), (30.0, 31.0)])
 def test_the_tail_of_a_normal_is_drawn_from_its_own_end(low, high):
-    """Means are those of the density over the range, and no draw equals a bound."""
+    """Means match the density over the range, and no draw equals a bound."""
     draws = random.truncated_normal(0, (200_000,), low=low, high=high, dtype=torch.float64)
     a, b = sorted((abs(low), abs(high)))
     z = torch.linspace(a, min(b, a + 10), 2_000_001, dtype=torch.float64)

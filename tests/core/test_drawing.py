@@ -49,7 +49,7 @@ WIRED = {
 
 @pytest.mark.parametrize("name", WIRED)
 def test_the_edges_are_the_connections(name: str) -> None:
-    """This holds within and through combinators; ``Identity`` is only an edge."""
+    """Edges go into and out of combinators; ``Identity`` is only an edge."""
     net, wanted = WIRED[name]
     assert edges(net) == {tuple(edge.split("-")) for edge in wanted.split()}
 

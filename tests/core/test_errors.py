@@ -58,7 +58,7 @@ def test_value_error_says_who_the_rule_and_what_it_got():
 
 
 def test_value_error_uses_words_unchanged():
-    """A string given as ``got`` is used as it is."""
+    """A string given as ``got`` is used unchanged."""
     assert (
         str(errors.value_error("Linear", "x must be floating", "x of shape (2,)"))
         == "Linear: x must be floating, got x of shape (2,)"
@@ -166,7 +166,7 @@ def test_is_number_accepts_only_finite_reals(value, number):
 
 @pytest.mark.parametrize("verb", ["apply", "vjp", "add"])
 def test_the_error_of_a_signal_handler_is_not_explained_away(verb, monkeypatch):
-    """It can be raised in any line; a DataLoader's error about a dead worker is a RuntimeError, like a kernel's."""
+    """A handler can raise in any line; a DataLoader's error about a dead worker is a RuntimeError, like a kernel's."""
 
     def handler(number, frame):
         raise RuntimeError("a worker died")

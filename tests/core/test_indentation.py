@@ -18,7 +18,7 @@ serial(
 
 
 def test_a_deep_net_prints_over_indented_lines() -> None:
-    """Each line has one item; brackets within strings are left alone."""
+    """Each line has one item; brackets within strings do not count."""
     net = fn.serial(fn.Linear(3, 3), fn.residual(fn.Linear(3, 3)), fn.Identity())
     text = repr(net).replace("Identity()", "rearrange('n (h w), c -> n c h w', h=4)")
     assert indented(text) == PRINTED
@@ -46,7 +46,7 @@ def test_every_long_print_is_the_same_expression(name: str) -> None:
 
 
 def test_a_print_over_lines_evaluates_to_the_value() -> None:
-    """This holds for composed, named, wrapped and graph nets."""
+    """Composed, named, wrapped and graph nets are tried."""
     wide = fn.serial(**{"in": fn.Linear(4, 8), "out": BLOCKS})
     wired = fn.graph("x", h=(BLOCKS, "x"), y=(fn.Add(), "h", "x"))
     for net in (BLOCKS, wide, wired, fn.tied(wide, ("in.weight", "out.0.weight")), fn.branch(BLOCKS, BLOCKS)):
@@ -66,7 +66,7 @@ def test_a_tuple_of_one_keeps_its_comma() -> None:
 
 
 def test_an_error_names_the_layer_on_one_line() -> None:
-    """This holds however long its print is."""
+    """The layer is on one line, however long its repr is."""
     with pytest.raises(ValueError, match=r"^channels_last\(serial\(.*: x must have an axis 1, got .*\Z") as caught:
         fn.channels_last(BLOCKS)(BLOCKS.init(0), torch.ones(()))
     assert "\n" not in str(caught.value)

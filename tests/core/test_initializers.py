@@ -93,7 +93,7 @@ def test_truncated_ones_are_cut_at_two_std_of_the_whole_normal(initializer):
 
 
 def test_normal_and_uniform_take_their_place():
-    """They take a mean, and bounds on one side of zero."""
+    """``Normal`` accepts a mean, and ``Uniform`` bounds on one side of zero."""
     assert Normal(3.0, 0.1)(0, (10_000,)).mean().item() == pytest.approx(3, abs=0.005)
     x = Uniform(2.0, 5.0)(0, (10_000,))
     assert 2 <= x.min() < 2.01
@@ -102,7 +102,7 @@ def test_normal_and_uniform_take_their_place():
 
 @pytest.mark.parametrize(("initializer", "value"), [(Zeros(), 0.0), (Ones(), 1.0), (Constant(-2.5), -2.5)])
 def test_constants_are_what_they_say(initializer, value):
-    """They do not depend on the key."""
+    """Constants do not depend on the key."""
     assert torch.equal(initializer(0, (2, 3)), torch.full((2, 3), value))
 
 
@@ -116,7 +116,7 @@ def test_draws_have_the_dtype_and_the_shape(initializer, dtype):
 
 @pytest.mark.parametrize("initializer", EVERY, ids=repr)
 def test_draws_are_functions_of_the_key(initializer):
-    """They have torch's default dtype, and a seed gives the same draws as its key."""
+    """Draws have torch's default dtype, and a seed gives the same draws as its key."""
     x = initializer(random.key(7), (6, 4))
     assert x.dtype is torch.get_default_dtype()
     assert torch.equal(x, initializer(7, (6, 4)))
@@ -137,13 +137,13 @@ NAMES_OF_GAINS = get_args(init._NonlinearityType)
 
 @pytest.mark.parametrize("nonlinearity", NAMES_OF_GAINS)
 def test_gains_are_torchs(nonlinearity):
-    """This holds for every name in torch."""
+    """Every name in torch is tried."""
     assert calculate_gain(nonlinearity) == pytest.approx(init.calculate_gain(nonlinearity), rel=1e-15)
 
 
 @pytest.mark.parametrize("slope", [None, 0, 0.0, 0.2, 1, math.sqrt(5)])
 def test_the_gain_of_leaky_relu_is_torchs(slope):
-    """This holds for every slope."""
+    """Any slope is tried."""
     assert calculate_gain("leaky_relu", slope) == pytest.approx(init.calculate_gain("leaky_relu", slope), rel=1e-15)
 
 
@@ -157,7 +157,7 @@ def test_an_unknown_gain_is_refused():
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3, 4, 5, 2), (1, 1, 3, 3, 3), (8, 1, 3), (0, 2), (2, 0)])
 def test_fans_are_torchs(shape):
-    """This holds for linear maps, and for convolutions in 1, 2 and 3 dimensions."""
+    """Linear maps and convolutions in 1, 2 and 3 dimensions are tried."""
     assert fans(shape) == init._calculate_fan_in_and_fan_out(torch.empty(shape))
 
 
@@ -261,7 +261,7 @@ def test_the_fans_of_stacked_projections_are_those_of_one():
 
 @pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
 def test_torchs_initializer_stays_torchs(kind):
-    """Its fans are those of the shape, also for a transposed convolution."""
+    """Its fans come from the shape, also for a transposed convolution."""
     arguments = {"kernel_size": 3, "groups": 2}
     ours = getattr(fn, kind)(64, 16, **arguments, initializer="torch").init(0)
     theirs = dict(getattr(torch.nn, kind)(64, 16, **arguments).named_parameters())
@@ -280,7 +280,7 @@ class Fixed(initializers.Initializer):
 
 
 def test_a_custom_initializer_need_not_know_of_fans():
-    """It is called with the shape."""
+    """The initializer is called with only the shape."""
     layer = fn.ConvTranspose1d(2, 3, 2, initializer=fn.frozen(Fixed)())
     assert torch.equal(layer.init(0)["weight"], torch.full((2, 3, 2), 0.5))
 
@@ -302,7 +302,7 @@ def test_different_initializers_differ():
 
 
 def test_the_base_class_alone_draws_nothing():
-    """It has no formula."""
+    """The base class has no formula."""
     with pytest.raises(TypeError, match="abstract"):
         Initializer()
 

@@ -165,7 +165,7 @@ def test_every_combinator_of_the_catalogue_is_updated_as_a_whole(name: str) -> N
 @pytest.mark.parametrize("opt", [*OPTIMIZERS, *map(fn.donate, OPTIMIZERS)], ids=repr)
 @pytest.mark.parametrize("name", ["serial", "repeat"])
 def test_every_optimizer_takes_its_own_steps(name: str, opt: fn.Optimizer, dtype: torch.dtype) -> None:
-    """This holds for donated and plain optimizers, in every precision."""
+    """Donated and plain optimizers are tried, in every precision."""
     assert_steps_alike(NETS[name], opt, dtype)
 
 
@@ -340,7 +340,7 @@ def error_of(step: Any, *arguments: Any) -> str:
 
 
 def test_an_error_says_where_in_the_net_it_happened() -> None:
-    """The location is that of the plain step."""
+    """The location is the same as in the plain step."""
     inner = fn.residual(fn.serial(DENSE, Failing()))
     net, opt = fn.serial(DENSE, fn.graph("x", a=(fn.repeat(inner, 2), "x")), NOISY), fn.SGD()
     params = net.init(0)
@@ -368,7 +368,7 @@ def misfits(params: Any, state: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("opt", [fn.Adam(), fn.MasterWeights(fn.Adam())], ids=repr)
 def test_a_state_with_an_entry_too_many_is_refused(opt: fn.Optimizer) -> None:
-    """The error is that of the plain step; splitting the state would otherwise have dropped the entry."""
+    """The error is the same as in the plain step; splitting the state would otherwise have dropped the entry."""
     params = DENSE.init(0)
     state = {**opt.init(params), "more": torch.zeros(())}
     errors = [error_of(fn.train_step(DENSE, LOSS, opt, in_backward=one), params, state, X, ROWS) for one in (False, True)]
@@ -379,7 +379,7 @@ def test_a_state_with_an_entry_too_many_is_refused(opt: fn.Optimizer) -> None:
 @pytest.mark.parametrize("opt", [fn.donate(fn.Adam()), fn.donate(fn.chain(fn.ClipByValue(1.0), fn.Adam()))], ids=repr)
 @pytest.mark.parametrize("case", misfits(({}, {}, {"weight": 0}), {"exp_avg": ()}))
 def test_a_donated_step_that_is_refused_has_written_to_nothing(case: str, opt: fn.Optimizer) -> None:
-    """The first layer's mismatch is found before the last one is updated; the error is that of the plain step."""
+    """The first layer's mismatch is found before the last one is updated; the error is the same as in the plain step."""
     net = fn.serial(DENSE, fn.Tanh(), DENSE)
     params = net.init(0)
     adam = fn.Adam().init(params)
@@ -405,7 +405,7 @@ def test_a_donated_master_weight_is_not_shared() -> None:
 
 
 def test_it_is_a_value() -> None:
-    """It compares, prints, evaluates and pickles."""
+    """A layerwise step compares, prints, evaluates and pickles."""
     step = fn.train_step(fn.serial(DENSE, fn.Tanh()), LOSS, fn.Adam(), in_backward=True)
     assert step != fn.train_step(step.net, LOSS, step.opt)
     assert eval(repr(step), vars(fn)) == step == pickle.loads(pickle.dumps(step)) == step.replace()
@@ -415,7 +415,7 @@ def test_it_is_a_value() -> None:
 
 
 def test_it_works_under_vmap_and_on_the_meta_device() -> None:
-    """This matches the plain step: three members with separate steps, and a step of shapes."""
+    """Three members match separate plain steps, and a step on the meta device has the shapes."""
     net, opt = fn.serial(NOISY, fn.repeat(fn.residual(DENSE), 2), DENSE), fn.Adam(lr=1e-2)
     params = [net.init(i) for i in range(3)]
     stacks = tree.map(lambda *leaves: torch.stack(leaves), *[(p, opt.init(p)) for p in params])

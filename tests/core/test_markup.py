@@ -51,7 +51,7 @@ def test_what_a_notebook_shows_has_its_style_and_needs_nothing_else() -> None:
     ],
 )
 def test_ticks_are_round(low: float, high: float, is_log: bool, want: list[float]) -> None:
-    """They are multiples of 1, 2 or 5; on a logarithmic axis powers of ten, with numbers between them if the axis is short."""
+    """Ticks are multiples of 1, 2 or 5; on a logarithmic axis powers of ten, with numbers between them if the axis is short."""
     assert ticks(Axis(low, high, 0.0, 1.0, is_log), 6 if is_log else 5) == pytest.approx(want, rel=1e-12)
 
 
@@ -72,7 +72,7 @@ def test_a_chart_is_well_formed_and_shows_every_value() -> None:
 
 @pytest.mark.parametrize("values", [[], [math.nan], [math.inf, math.nan]])
 def test_a_chart_without_values_says_so(values: list[float]) -> None:
-    """It shows a message instead of axes."""
+    """The chart shows a message instead of axes."""
     assert "no finite values" in line_chart("loss", range(len(values)), [Curve("a", values)])
 
 

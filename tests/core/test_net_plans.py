@@ -46,7 +46,7 @@ def bits(tree: Any) -> list[Any]:
 
 def met(net: fn.Layer, params: Any, x: Any, times: int = 3) -> Any:
     """Return an equal net that has seen the arguments, with gradients from both verbs, and the last y and cache."""
-    net = net.replace()  # it has its own plans, and those of NETS stay empty
+    net = net.replace()  # it has its own plans, and NETS have none
     for _ in range(times):
         y, cache = net.apply(params, x)
         net.vjp(params, cache, torch.ones_like(y))
@@ -83,7 +83,7 @@ def test_plans_give_the_bits_of_the_checks(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", NETS)
 def test_value_and_grads_by_plan(name: str, loss: str, monkeypatch: pytest.MonkeyPatch):
-    """Forward, loss and backward have a common plan if net and loss have one; the bits are those of the checks."""
+    """Forward, loss and backward have a common plan if net and loss have one; the bits match the checked results."""
     f, (kind, target) = NETS[name], LOSSES[loss]
     both, params = fn.value_and_grads(f, kind), f.init(0)
     expected = bits(checked(monkeypatch, lambda: both(params, X, target)))

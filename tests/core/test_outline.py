@@ -40,7 +40,7 @@ def test_the_first_two_levels_are_open() -> None:
 
 
 def test_a_net_with_missing_sizes_says_so() -> None:
-    """It has no params to count, but a list of layers all the same."""
+    """Its params cannot be counted yet, but its layers are still listed."""
     lines = words_of(fn.serial(fn.Linear(None, 3), fn.Tanh()))
     assert lines[0].endswith("sizes not inferred yet")
     assert len(lines) == 3
@@ -59,7 +59,7 @@ def test_a_net_with_missing_sizes_says_so() -> None:
     ids=lambda net: type(net).__name__,
 )
 def test_every_kind_of_net_is_well_formed(net: fn.Layer) -> None:
-    """It also loads nothing from outside."""
+    """The HTML also loads nothing from outside."""
     page = net._repr_html_()
     ElementTree.fromstring(page)
     assert not re.search(r"src=|href=|url\(|https?:|<script", page)

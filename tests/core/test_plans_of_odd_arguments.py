@@ -111,7 +111,7 @@ class Noting(StandIn):
 
 @pytest.mark.usefixtures("planning")
 def test_a_layer_that_replaces_the_sum_of_a_residual_is_called():
-    """It has the same repr as the sum, but overrides its verbs."""
+    """The layer has the same repr as the sum, but overrides its verbs."""
     notes: list[str] = []
     one = fn.residual(fn.Linear(4, 4))
     net = fn.serial(one.replace(merge=stand_in_for(one.merge, Noting, notes=notes)), fn.Linear(4, 3))

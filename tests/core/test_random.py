@@ -38,7 +38,7 @@ def test_bits_are_the_published_splitmix64():
 
 @given(st.integers(0, WORDS - 1), st.integers(0, 40))
 def test_bits_follow_the_algorithm(seed, count):
-    """This holds for every seed, as in integer arithmetic modulo 2⁶⁴."""
+    """Every seed agrees with integer arithmetic modulo 2⁶⁴."""
     assert unsigned(random.bits(seed, (count,))) == [*splitmix64(seed, count)]
 
 
@@ -172,7 +172,7 @@ def test_vmap_draws_the_same_as_each_key_by_itself():
 
 
 def test_draws_work_on_the_meta_device():
-    """They have shapes and dtypes without values."""
+    """Draws there have shapes and dtypes without values."""
     draws = every_draw(random.key(0).to("meta"))
     assert [(draw.shape, draw.dtype, draw.device.type) for draw in draws] == [
         (draw.shape, draw.dtype, "meta") for draw in every_draw(random.key(0))
@@ -192,7 +192,7 @@ def test_a_seed_is_read_modulo_two_to_the_64(seed):
 
 
 def test_as_key_returns_a_key_as_it_is():
-    """It is the same object."""
+    """The result is the same object."""
     key = random.key(1)
     assert random.as_key(key) is key
 
@@ -224,7 +224,7 @@ WRONG_KEYS = {
     ],
 )
 def test_what_is_no_key_is_refused_with_its_message(draw, rng, words):
-    """The error says what a key is, and has the argument."""
+    """The error explains the term key, and has the argument."""
     with pytest.raises(ValueError, match="must be a key") as caught:
         draw(rng)
     assert str(caught.value) == f"rng: it must be a key, fn.key(seed), or an int seed, got {words}"
@@ -321,7 +321,7 @@ def test_words_of_a_split_are_not_correlated():
 
 @given(st.integers(0, 50), st.integers(0, WORDS - 1))
 def test_a_permutation_has_every_number_once(n, seed):
-    """It has the numbers 0 to n - 1, as int64."""
+    """A permutation has the numbers 0 to n - 1, as int64."""
     order = random.permutation(seed, n)
     assert order.dtype is torch.int64
     assert sorted(order.tolist()) == [*range(n)]

@@ -41,7 +41,7 @@ def test_the_losses_are_those_of_steps_with_these_rates() -> None:
 
 
 def test_the_running_average_is_that_of_the_losses() -> None:
-    """It is corrected for its first terms, like Adam's moments."""
+    """The average is corrected for its first terms, like Adam's moments."""
     result, average = found(high=0.1, steps=9, smoothing=0.7), 0.0
     for i, loss in enumerate(result.losses):
         average = 0.7 * average + 0.3 * loss
@@ -50,7 +50,7 @@ def test_the_running_average_is_that_of_the_losses() -> None:
 
 
 def test_rates_may_grow_in_a_line() -> None:
-    """They grow from low to high in equal steps."""
+    """With ``mode="linear"`` rates grow from low to high in equal steps."""
     assert found(high=1e-3, steps=10, mode="linear").rates == pytest.approx([1e-4 * i for i in range(1, 11)])
 
 
@@ -65,7 +65,7 @@ def test_a_quadratic_diverges_above_its_largest_rate() -> None:
 
 
 def test_the_test_ends_when_the_loss_is_not_finite() -> None:
-    """It also ends without a threshold; the last loss shows the reason."""
+    """The test also ends without a threshold; the last loss shows the reason."""
     result = found(high=1e30, steps=300, early_stop_threshold=None)
     assert result.diverged
     assert not math.isfinite(result.losses[-1])
@@ -98,7 +98,7 @@ def test_the_state_goes_on_from_what_is_given() -> None:
 
 
 def test_a_step_that_updates_layer_by_layer_gives_the_same() -> None:
-    """It has one gradient in memory at a time."""
+    """Such a step has one gradient in memory at a time."""
     layerwise = fn.train_step(NET, fn.MSE(), fn.Adam(), in_backward=True)
     assert lr_range(layerwise, PARAMS, fn.Adam().init(PARAMS), BATCHES, low=1e-4, steps=9) == found(fn.Adam(), steps=9)
 
@@ -144,7 +144,7 @@ def test_an_ensemble_has_the_mean_of_its_losses() -> None:
 
 @pytest.mark.compiled
 def test_a_compiled_step_is_compiled_once_for_all_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gives the losses of the eager step; the compiled step itself has no program of its own."""
+    """The losses match the eager step's; the given compiled step itself is not compiled."""
     opt = fn.Adam()
     made = []
     kind = fn.compilation.compiled.Compiled
@@ -181,7 +181,7 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(losses: tuple[float, ...
 
 
 def test_the_result_prints_as_a_table() -> None:
-    """It has about ten rows, and the reason for the end in words."""
+    """The table has about ten rows, and the reason for the end in words."""
     lines = str(found(high=100.0, steps=200)).splitlines()
     assert lines[0].split() == ["lr", "loss", "smoothed"]
     assert 10 <= len(lines) - 2 <= 12
@@ -251,7 +251,7 @@ def test_an_optimizer_without_a_rate_is_refused() -> None:
 
 
 def test_params_that_are_no_tensors_are_refused() -> None:
-    """They are refused as in fit."""
+    """The error is the same as in ``fit``."""
     with pytest.raises(ValueError, match=r"^lr_range: params and state must be trees of tensors, got 3"):
         lr_range(step_of(), {"w": 3}, {}, BATCHES)
 
@@ -275,7 +275,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("opt", WRAPPED.values(), ids=WRAPPED)
 def test_an_optimizer_may_be_wrapped(opt: Any) -> None:
-    """The wrappers change no step of SGD; donated or not, the rate is that of the inner optimizer."""
+    """The wrappers change no step of SGD; donated or not, the inner optimizer has the rate."""
     want = found(fn.SGD(), high=0.1, steps=5).losses
     for form in (opt, opt.donate()):
         assert found(form, high=0.1, steps=5).losses == pytest.approx(want)

@@ -194,7 +194,7 @@ def drawn(x: Any) -> Any:
 
 @EVERY
 def test_every_size_is_found(net, x, want):
-    """They are found from shapes and from tensors."""
+    """Sizes are inferred from shapes and from tensors."""
     assert fn.infer_sizes(net, x) == want
     assert fn.infer_sizes(net, drawn(x)) == want
 
@@ -216,7 +216,7 @@ def test_the_shape_of_the_output_is_inferred_without_computing(net, x, want):
 
 @EVERY
 def test_a_net_without_sizes_is_a_value(net, x, want):
-    """It prints as the call that makes it, pickles, compares and hashes; inferring does not change it."""
+    """The net prints as the call that makes it, pickles, compares and hashes; inferring does not change it."""
     before, names = repr(net), {**vars(fn), "quarter": quarter, "squeeze": squeeze, "both": both}
     fn.infer_sizes(net, x)
     assert repr(net) == before
@@ -375,20 +375,20 @@ class Gain(fn.Layer):
 
 
 def test_a_custom_layer_declares_where_its_sizes_come_from():
-    """It declares ``inferred_sizes``; it may read its key, draw in evaluation too, and have params of any dtype."""
+    """``inferred_sizes`` suffices; the layer may read its key, draw in evaluation, and have params of any dtype."""
     net = fn.infer_sizes(fn.serial(Gain(), fn.Tanh(), Gain(noisy=True), fn.Linear(None, 2)), (4, 5))
     assert net == fn.serial(Gain(5), fn.Tanh(), Gain(5, noisy=True), fn.Linear(5, 2))
 
 
 def test_a_layer_made_of_functions_goes_through():
-    """It has no sizes to infer."""
+    """A layer made of functions has no sizes to infer."""
     double = fn.layer(apply=lambda params, x: (torch.cat((x, x), -1), ()), vjp=lambda params, cache, gy: (params, gy))
     assert fn.infer_sizes(fn.serial(double, fn.Linear(None, 2)), (4, 5))[1] == fn.Linear(10, 2)
 
 
 @pytest.mark.compiled
 def test_a_sized_net_keeps_the_laws():
-    """It is the net that one would write by hand."""
+    """The result is the net that one would write by hand."""
     net = fn.infer_sizes(fn.serial(fn.Linear(None, 3), fn.Tanh(), fn.BatchNorm1d(None), fn.Linear(None, 2)), (4, 5))
     for law in LAWS.values():
         law(net, fn.random.normal(0, (4, 5), dtype=torch.float64))

@@ -36,7 +36,7 @@ SENTENCES = {
     "Linear(in_features=3, out_features=2): the last axis of x must be in_features=3, got x of shape (4, 5)\n  in branch, layer 1": (
         lambda: fn.infer_sizes(fn.branch(fn.Linear(None, 2), fn.Linear(3, 2)), (4, 5))
     ),
-    "Add(broadcast=False): the operands must have one shape, got shapes (4, 2) and (4, 5)\n  in residual, merge": (
+    "Add(broadcast=False): the operands must have the same shape, got shapes (4, 2) and (4, 5)\n  in residual, merge": (
         lambda: fn.infer_sizes(fn.residual(fn.Linear(None, 2)), (4, 5))
     ),
     f"{L}: x must have an axis -1, to infer in_features from, got x of shape ()\n  in graph, node 'h'": (

@@ -33,7 +33,7 @@ def test_eye_is_torchs(rows, columns):
 @given(st.integers(1, 3), sizes, sizes, st.lists(sizes, min_size=1, max_size=3))
 @settings(max_examples=25, deadline=None)
 def test_dirac_is_torchs(groups, channels, columns, kernel):
-    """This holds in one to three dimensions, for even kernel sizes and with groups."""
+    """One to three dimensions, even kernel sizes and groups are tried."""
     shape = (groups * channels, columns, *kernel)
     assert torch.equal(fn.Dirac(groups)(0, shape), init.dirac_(torch.empty(shape), groups))
 
@@ -58,7 +58,7 @@ def test_delta_orthogonal_has_orthonormal_columns_at_the_middle(seed, inputs, mo
 
 
 def test_a_circular_convolution_with_delta_orthogonal_keeps_the_norm():
-    """This holds for any x."""
+    """Any x keeps its norm."""
     layer = fn.Conv1d(3, 8, 3, padding="same", padding_mode="circular", initializer="delta_orthogonal")
     x = random.normal(0, (2, 3, 7))
     torch.testing.assert_close(layer(layer.init(0), x).norm(), x.norm())
@@ -67,7 +67,7 @@ def test_a_circular_convolution_with_delta_orthogonal_keeps_the_norm():
 @given(st.integers(0, 9), sizes, sizes, st.floats(0, 1))
 @settings(max_examples=25, deadline=None)
 def test_sparse_has_as_many_zeros_in_each_column_as_torchs(seed, rows, columns, sparsity):
-    """It is the fraction of the rows, rounded up."""
+    """The number is the fraction of the rows, rounded up."""
     zeros = (fn.Sparse(sparsity)(seed, (rows, columns)) == 0).sum(0)
     assert zeros.tolist() == [math.ceil(sparsity * rows)] * columns
     assert zeros.tolist() == (init.sparse_(torch.empty(rows, columns), sparsity) == 0).sum(0).tolist()
@@ -93,7 +93,7 @@ def test_draws_have_the_dtype_and_the_shape(initializer, shape, dtype):
 
 @EACH
 def test_draws_are_functions_of_the_key(initializer, shape):
-    """They have torch's default dtype; under vmap each draw is the same as by itself."""
+    """Draws have torch's default dtype; under vmap each draw is the same as by itself."""
     x = initializer(random.key(7), shape)
     assert x.dtype is torch.get_default_dtype()
     assert torch.equal(x, initializer(7, shape))

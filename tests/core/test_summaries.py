@@ -81,7 +81,7 @@ def without_views(cache: Any) -> Any:
 
 @pytest.mark.parametrize("name", WITH_INPUT)
 def test_the_totals_are_those_of_the_net_itself(name: str) -> None:
-    """This holds for every case; torch's formula for grouped convolutions counts each group's weights for all groups."""
+    """Every case is tried; torch's formula for grouped convolutions counts each group's weights for all groups."""
     layer, x = CASES[name].layer, CASES[name].x
     found, params = fn.summary(layer, x), meta_params(layer)
     total, (forward, backward, kept) = found.total, counted(layer, x)
@@ -115,7 +115,7 @@ def test_a_grouped_convolution(groups: int) -> None:
 
 
 def test_shared_params_count_once() -> None:
-    """They may be tied, or belong to one layer for several inputs; the work counts each time."""
+    """Params may be tied, or belong to one layer for several inputs; the work counts each time."""
     net = fn.tied(fn.serial(fn.Embedding(65, 8), fn.Linear(8, 65, bias=False)), ("0.weight", "1.weight"))
     found = fn.summary(net, (N, 4), torch.int64)
     assert [(row.path, row.params, row.flops) for row in found.rows] == [("0", 520, 0), ("1", 0, 2 * N * 4 * 520)]
@@ -138,7 +138,7 @@ class Recomputed(fn.Wrapper):
 
 
 def test_what_is_computed_again_is_backward_work_and_keeps_nothing() -> None:
-    """Only the input of the whole is kept, in the wrapper's row or in that of a layer that keeps it too."""
+    """Only the input of the whole is kept, in the wrapper's row or in the row of a layer that keeps it too."""
     plain = fn.serial(fn.Linear(4, 16), fn.Tanh(), fn.Linear(16, 4))
     before, after = fn.summary(plain, (N, 4)), fn.summary(Recomputed(plain), (N, 4))
     assert after.total.backward_flops == before.total.backward_flops + before.total.flops
@@ -208,7 +208,7 @@ def test_a_summary_prints_as_a_table() -> None:
 
 @pytest.mark.parametrize("number", [999, 1000, 999_499, 999_500, 10**9 - 1, 10**21, 10**25])
 def test_numbers_are_short(number: int) -> None:
-    """They have three digits, in every unit."""
+    """Numbers have three digits, in every unit."""
     flops = fn.summary(fn.Tanh(), (2, 2))
     cell = str(flops._replace(total=flops.total._replace(flops=number))).splitlines()[-1]
     assert "e+" not in cell

@@ -28,7 +28,7 @@ def start(net=NET, opt=OPT):
 
 
 def test_value_and_grads_are_the_first_three_lines():
-    """Value, gradient of params and cache are those of apply, value_and_grad and grads."""
+    """Value, gradient of params and cache match apply, value_and_grad and grads."""
     params, _ = start()
     value, grads, cache = fn.value_and_grads(NET, LOSS)(params, X, LABELS)
     y, want = NET.apply(params, X)
@@ -115,7 +115,7 @@ def test_a_step_writes_to_nothing():
 
 
 def test_a_step_is_a_value():
-    """It compares, prints as the call that makes it, and pickles."""
+    """A step compares, prints as the call that makes it, and pickles."""
     step = fn.train_step(NET, LOSS, OPT)
     assert step == fn.train_step(NET, LOSS, OPT)
     assert step != fn.train_step(NET, LOSS, OPT.replace(lr=0.2))
@@ -266,7 +266,7 @@ def test_what_fit_returns_is_for_autograd_too():
 
 
 def test_fit_takes_the_parameters_of_a_module_without_their_graph():
-    """They require grad, but the trained ones do not, and equal those of detached ones. The module's own do not change."""
+    """Training gives the params of detached copies, which do not require grad; the module's parameters do not change."""
     net, module = (
         fn.serial(fn.Linear(2, 8), fn.Tanh(), fn.Linear(8, 2)),
         nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)),

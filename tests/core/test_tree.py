@@ -23,7 +23,7 @@ number_tree = trees(st.integers(-9, 9) | st.none())
 
 
 def test_map_keeps_the_kind_of_every_node():
-    """Dicts, tuples, lists and named tuples come back as they were."""
+    """Dicts, tuples, lists and named tuples come back with the same type."""
     mapped = tree.map(lambda leaf: leaf, sample())
     assert tree.structure(mapped) == tree.structure(sample())
     assert type(mapped["layers"]) is tuple
@@ -116,7 +116,7 @@ def test_three_trees_are_flattened_like_each_by_itself(value):
 
 @given(any_tree, any_tree)
 def test_a_codec_reads_the_trees_of_its_structure_and_no_others(like, other):
-    """It finds the same leaves as ``flatten_like``, with dict keys in any order, and refuses the same trees."""
+    """The codec finds the same leaves as ``flatten_like``, with dict keys in any order, and refuses the same trees."""
     for one in (like, reordered(like), other):
         try:
             want = flattening.flatten_like(like, one)
@@ -129,7 +129,7 @@ def test_a_codec_reads_the_trees_of_its_structure_and_no_others(like, other):
 
 @given(number_tree)
 def test_a_form_writes_the_tree_that_it_read(value):
-    """Kinds, keys, their order, empty nodes and absent leaves are those of its original tree."""
+    """Kinds, keys, their order, empty nodes and absent leaves match the original tree."""
     form = TreeCodec(value)
     written = form.write(form.read(value))
     assert written == value
@@ -146,7 +146,7 @@ def test_a_form_has_keys_of_any_kind(like):
 
 
 def test_a_form_of_a_very_deep_tree_goes_node_by_node():
-    """It is deeper than an expression can be nested."""
+    """The tree is deeper than an expression can be nested."""
     deep = 1.0
     for _ in range(200):
         deep = {"a": (deep,)}
@@ -281,7 +281,7 @@ def test_from_names_makes_a_dict_where_not_all_keys_are_positions(names):
 
 
 def test_from_names_of_nothing_is_an_empty_dict():
-    """This is a net without parameters."""
+    """An empty dict is the params of a net without parameters."""
     assert tree.from_names({}) == {}
 
 

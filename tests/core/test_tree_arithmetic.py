@@ -79,7 +79,7 @@ def test_norm_is_a_float64_scalar_of_leaves_of_any_real_dtype(dtype):
 
 
 def test_norm_of_nothing_is_zero():
-    """It is float64 too."""
+    """The zero is float64 too."""
     assert tree.equal(tree.norm({}), torch.zeros((), dtype=torch.float64))
 
 
@@ -106,7 +106,7 @@ def test_to_moves_every_tensor():
 
 
 def test_size_and_nbytes_count_all_tensors():
-    """They count elements, and bytes with each dtype's width; a tensor at two places counts twice."""
+    """Elements are counted, and bytes with each dtype's width; a tensor at two places counts twice."""
     value = {"a": torch.zeros(2, 3), "b": (torch.zeros(4, dtype=torch.float64), None), "c": torch.tensor(True), "d": 1.5}
     assert tree.size(value) == 6 + 4 + 1
     assert tree.nbytes(value) == 6 * 4 + 4 * 8 + 1
@@ -115,7 +115,7 @@ def test_size_and_nbytes_count_all_tensors():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_all_finite_finds_one_bad_element(bad):
-    """It may be in any leaf."""
+    """The element may be in any leaf."""
     assert not tree.all_finite({"a": ONE, "b": (tensor(1, bad), None)})
 
 
@@ -155,7 +155,7 @@ def test_equal_tells_apart(one, other):
 
 
 def test_equal_tells_a_nan_from_itself():
-    """They differ as in arithmetic, even if they are the same tensor."""
+    """NaN is unequal to NaN as in arithmetic, even in the same tensor."""
     nan = tensor(float("nan"))
     assert tree.equal(nan, nan) is False
 
@@ -171,7 +171,7 @@ def test_equal_ignores_the_order_of_keys(value):
 
 
 def test_ravel_joins_the_leaves_in_order():
-    """They are joined row by row; absent leaves are skipped."""
+    """Leaves are flattened row by row and joined; absent leaves are skipped."""
     value = {"b": torch.arange(4.0).reshape(2, 2).t(), "a": (None, torch.tensor(9.0))}
     assert torch.equal(tree.ravel(value), tensor(0, 2, 1, 3, 9))
 
@@ -183,7 +183,7 @@ def test_ravel_promotes_to_the_common_dtype():
 
 @pytest.mark.parametrize("empty", [{}, {"a": None}, [torch.zeros(0, 3)]])
 def test_ravel_of_nothing_is_an_empty_vector(empty):
-    """It can be unraveled too."""
+    """The empty vector can be unraveled too."""
     assert tree.ravel(empty).shape == (0,)
     assert tree.equal(tree.unravel(tree.ravel(empty), empty), empty)
 
@@ -264,7 +264,7 @@ def test_update_leaves_what_has_no_gradient():
 
 
 def test_map_with_path_gives_the_path_too():
-    """It skips absent leaves."""
+    """Absent leaves are skipped."""
     assert tree.map_with_path(lambda path, leaf: f"{path}={leaf}", ({"a": 1, "b": None}, 2)) == ({"a": "0.a=1", "b": None}, "1=2")
 
 
@@ -277,7 +277,7 @@ def test_partition_parts_by_the_path():
 
 @given(any_tree, st.integers(0, 2))
 def test_combine_is_the_way_back_from_partition(value, salt):
-    """It does so for any partition, and in both orders."""
+    """Any partition is tried, and both orders."""
     one, other = tree.partition(value, lambda path: (len(path) + salt) % 3 == 0)
     assert tree.equal(tree.combine(one, other), value)
     assert tree.equal(tree.combine(other, one), value)
@@ -320,7 +320,7 @@ def test_trees_compile_whole():
 
 
 def test_trees_work_under_vmap():
-    """Each row is the same as alone."""
+    """Each row is the same as by itself."""
     rows = [tree.scale(sample(), factor) for factor in (1.0, -2.0, 3.0)]
     stacked = tree.map(lambda *leaves: torch.stack(leaves), *rows)
     mapped = torch.func.vmap(
@@ -386,7 +386,7 @@ def test_clip_clamps_every_element():
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (None, 1.0), (0.0, None)])
 def test_clip_takes_bounds_as_tensors(low, high):
-    """They may differ by element, by entry under vmap, or be combined with a number, unlike in torch.clamp."""
+    """Bounds may differ by element, by entry under vmap, or be combined with a number, unlike in torch.clamp."""
     value, numbers = {"x": tensor(-3.0, 0.5, 5.0)}, {"low": low, "high": high}
     want = tree.clip(value, **numbers)
     bounds = {name: one if one is None else torch.full((3,), one) for name, one in numbers.items()}
@@ -421,7 +421,7 @@ def test_allclose_distinguishes_near_from_far():
 
 
 def test_reduce_folds_the_leaves_in_order():
-    """It starts from the initial value and skips absent leaves."""
+    """The fold starts from the initial value and skips absent leaves."""
     assert tree.reduce(lambda text, leaf: text + str(leaf), {"a": 1, "b": (2, None, [3])}, "") == "123"
 
 

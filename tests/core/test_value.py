@@ -43,7 +43,7 @@ class Holder(fn.Layer):
 
 @pytest.mark.parametrize("arguments", [(), (3,), (3, 4)])
 def test_a_class_without_the_decorator_says_what_to_do(arguments: tuple[int, ...]) -> None:
-    """It does so for any arguments."""
+    """The error appears for any arguments."""
     with pytest.raises(TypeError, match=r"^Undecorated must be decorated with @funcnet.frozen"):
         Undecorated(*arguments)
 
@@ -69,7 +69,7 @@ def test_a_tensor_in_a_field_is_refused_with_what_to_do(held: Any) -> None:
 
 @pytest.mark.parametrize("held", [numpy.ones((2, 1)), (numpy.ones((2, 1)),), {"a": [numpy.ones((2, 1))]}])
 def test_an_array_in_a_field_is_refused_as_a_tensor_is(held: Any) -> None:
-    """It holds the same kind of data, and has no truth value either."""
+    """An array holds the same kind of data, and has no truth value either."""
     with pytest.raises(ValueError, match=r"^Holder: held must not hold an array, .*; params come from init, got .* \(2, 1\)"):
         Holder(held)
 
@@ -107,7 +107,7 @@ def _as_numpy(value: Any) -> Any:
 
 @pytest.mark.parametrize("layer", {type(case.layer): case.layer for case in CASES.values()}.values(), ids=repr)
 def test_numbers_of_numpy_become_python_s(layer: fn.Layer) -> None:
-    """This holds for every field of every layer, so that both give equal values with equal prints."""
+    """In every field of every layer, both kinds of numbers give equal values with equal reprs."""
     names = [one.name for one in attrs.fields(type(layer)) if one.init and not one.name.startswith("_")]
     changed = {name: _as_numpy(getattr(layer, name)) for name in names}
     again = layer.replace(**changed)

@@ -75,7 +75,7 @@ def test_at_returns_the_outermost_layer_of_a_path(net: fn.Layer, paths: list[str
 
 @each_net
 def test_replacing_a_layer_by_itself_gives_the_net(net: fn.Layer, paths: list[str]) -> None:
-    """This holds at every path; a map that changes nothing gives an equal net too."""
+    """Every path is tried; a map that changes nothing gives an equal net too."""
     for path in paths:
         if path not in ("q_norm", "k_norm"):  # one field, two paths
             assert fn.replace(net, path, fn.at(net, path)) == net
@@ -104,7 +104,7 @@ def test_map_layers_rewrites_bottom_up() -> None:
 
 
 def test_replace_puts_a_layer_at_a_path() -> None:
-    """The path may be inside wrappers, or that of a wrapper with all its layers."""
+    """The path may be inside wrappers, or belong to a wrapper with all its layers."""
     net = fn.serial(body=fn.channels_last(INNER), head=LINEAR)
     assert fn.replace(net, "body.1", fn.Identity()) == fn.serial(
         body=fn.channels_last(fn.serial(LINEAR, fn.Identity(), DROPOUT)), head=LINEAR
@@ -121,7 +121,7 @@ def test_a_replaced_net_runs_with_replaced_params() -> None:
 
 
 def test_the_layers_of_a_net_are_indexed_and_counted() -> None:
-    """Children are indexed by number, from the end, and by name; a wrapper has those of its layer."""
+    """Children are indexed by number, from the end, and by name; a wrapper has its layer's children."""
     net = fn.serial(a=INNER, b=DROPOUT)
     assert (len(net), net[0], net[-1], net["a"], [*net]) == (2, INNER, DROPOUT, INNER, [INNER, DROPOUT])
     assert fn.serial(*INNER)[:2] == fn.serial(LINEAR, NORM)

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+GUARD = 240.0
+"""Seconds in addition to the timeout of the group after which workers count as hanging; starting them includes imports."""
+
 
 class WorkerError(Exception):
     """A worker raised an error, or ended without a result."""
@@ -60,7 +63,7 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
         ]
         for one in started:
             one.start()
-        missing, end = {*range(size)} - {*lost}, time.monotonic() + timeout + 60
+        missing, end = {*range(size)} - {*lost}, time.monotonic() + timeout + GUARD
         while missing and time.monotonic() < end:
             try:
                 rank, value, told = results.get(timeout=0.2)
@@ -77,7 +80,7 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
             one.join(0 if missing or lost else 10)
             one.kill()
         if missing:
-            raise WorkerError(f"workers {sorted(missing)} returned nothing in {timeout + 60:.0f} s")
+            raise WorkerError(f"workers {sorted(missing)} returned nothing in {timeout + GUARD:.0f} s")
     return [found[rank] for rank in range(size)]
 
 

@@ -57,10 +57,20 @@ def digests(steps: int) -> list[str]:
 
 
 def main(folder: str, steps: str, timeout: str) -> None:
-    """Train in a process started by torchrun, and print a line for each step."""
+    """Train in a process started by torchrun, and print a line for each step.
+
+    The timeout holds from the second step on: before that, workers may be far apart, since they import modules.
+    """
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=timedelta(seconds=float(timeout)))
-    train(lambda step, found: print("step", step, found, flush=True), int(steps), fn.Checkpoints(folder))
+    dist.init_process_group("gloo", timeout=timedelta(minutes=2))
+    limit = timedelta(seconds=float(timeout))
+
+    def tell(step: int, found: str) -> None:
+        print("step", step, found, flush=True)
+        dist.distributed_c10d._get_default_store().set_timeout(limit)
+        dist.distributed_c10d._set_pg_timeout(limit)
+
+    train(tell, int(steps), fn.Checkpoints(folder))
     dist.destroy_process_group()
 
 

@@ -76,7 +76,7 @@ def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
 @given(st.tuples(st.integers(1, 4), st.integers(1, 5)), PADDINGS, st.integers(0, 99))
 @settings(max_examples=30)
 def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
-    """The gradient of the weights agrees too; it is 0 for those of padding."""
+    """The gradient of the weights agrees too; it is 0 for weights of padding."""
     options = {"mode": "sum", "padding_idx": padding}
     assert_twins(
         fn.EmbeddingBag(4, 3, **options),
@@ -106,7 +106,7 @@ def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_a_bag_of_nothing_gives_zeros(mode):
-    """This holds if there are no integers at all, and no gradient comes from it."""
+    """There may be no integers at all; no gradient comes from such a bag."""
     layer = fn.EmbeddingBag(4, 3, mode=mode)
     y, cache = layer.apply(layer.init(0), torch.zeros(2, 0, dtype=torch.int64))
     assert torch.equal(y, torch.zeros(2, 3))
@@ -155,7 +155,7 @@ def test_init_is_normal_and_zeros_for_the_padding(padding):
 
 
 def test_the_cache_of_an_embedding_is_x_itself():
-    """It is not a copy."""
+    """x is not copied."""
     x = torch.tensor([1, 2])
     assert fn.Embedding(4, 3).apply(fn.Embedding(4, 3).init(0), x)[1] is x
 
@@ -171,7 +171,7 @@ def test_a_hash_embedding_sums_rows_and_spreads_over_them():
 
 
 def test_a_hash_does_not_depend_on_its_neighbors():
-    """It depends on the seed and the integer only, int32 or int64."""
+    """A hash depends only on the seed and the integer, int32 or int64."""
     one, other = fn.HashEmbed(100, 2, seed=1), fn.HashEmbed(100, 2, seed=2)
     params, x = one.init(0), torch.tensor([5, 6, 5])
     y = one(params, x)

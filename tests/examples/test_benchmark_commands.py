@@ -29,7 +29,7 @@ def main_of(name: str):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_names_the_command(name: str, capsys: pytest.CaptureFixture[str]):
-    """It begins with the typed command, describes it, and measures nothing; no default is a list or None."""
+    """The help begins with the typed command, describes it, and measures nothing; no default is a list or None."""
     with pytest.raises(SystemExit) as ended:
         main_of(name)(["--help"])
     said = capsys.readouterr().out

@@ -63,7 +63,7 @@ def test_the_page_of_bfloat16_has_a_row_for_each_contender(capsys, tmp_path, thr
 
 
 def test_the_loop_of_blocks_takes_the_steps_of_the_blocks_written_out():
-    """They agree bit for bit, from the same params, stacked."""
+    """The losses agree bit for bit, from the same params, stacked."""
     losses = []
     for loop in (False, True):
         training = funcnet.FuncnetTraining(WORKLOADS["deep"], loop=loop)

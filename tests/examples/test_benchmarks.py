@@ -30,7 +30,7 @@ def steps_of(training, weights):
     losses = []
     for _ in range(3):
         training.run(1)
-        losses.append(training.value() or 0.0)  # of an optimizer alone there is none
+        losses.append(training.value() or 0.0)  # an optimizer by itself has no loss
     return losses, training.size, weights()
 
 
@@ -75,7 +75,7 @@ def assert_rows_of_faults(text):
 
 @pytest.mark.parametrize("name", [*memory.NETS, *memory.SCANS])
 def test_the_memory_of_a_net_is_measured(name):
-    """It has cache, peak and time of a small net; recomputation keeps less than it recomputes."""
+    """Cache, peak and time of a small net are measured; recomputation keeps less than it recomputes."""
     kept, peak, ms = memory.measure(name, 9, 4, 8)
     assert peak >= 0
     assert ms > 0
@@ -101,7 +101,7 @@ def test_the_page_of_memory_has_a_row_for_each_net_and_length(capsys, monkeypatc
 @pytest.mark.parametrize("optimizer", memory.OPTIMIZERS)
 @pytest.mark.parametrize("name", memory.STEPPED)
 def test_the_memory_of_a_step_is_measured(name, optimizer, in_backward):
-    """It has params, peak and time of a small net."""
+    """Params, peak and time of a small net are measured."""
     size, peak, ms = memory.measure_steps(name, optimizer, in_backward, 3, 16, 4)
     assert size == 4 * 3 * 16 * 17
     assert peak >= 0
@@ -192,7 +192,7 @@ def run(tmp_path_factory):
 
 
 def test_the_page_holds_the_numbers_measured(run):
-    """Medians in the table are those of the JSON file, and quotients those of the best medians of each family."""
+    """Medians in the table match the JSON file, and quotients use the best median of each family."""
     assert run.out.strip() == (run.folder / "BENCHMARKS.md").read_text().strip()
     for result in run.results["results"]:
         section = report.section(result)
@@ -212,7 +212,7 @@ def medians(section, family):
 
 
 def test_every_contender_of_the_requested_peers_is_measured(run):
-    """They are funcnet plain and donated, torch.nn with each implementation of its optimizer, and the ensemble with vmap."""
+    """The rows are funcnet plain and donated, torch.nn with each implementation of its optimizer, and vmap for the ensemble."""
     labels = {result["workload"]: [row["label"] for row in result["rows"]] for result in run.results["results"]}
     ours = ["funcnet eager", "funcnet eager, donated"]
     assert labels["disk_mlp"] == ours + [f"torch.nn eager, {kind}" for kind in ("default", "foreach", "fused")]
@@ -249,7 +249,7 @@ MEDIANS = {"funcnet eager": 60.0, "funcnet eager, donated": 50.0, "torch.nn eage
     ],
 )
 def test_goals_are_judged(maker, before, goal):
-    """They depend on the maker, and may be the previous figures; unmeasured ones are left out."""
+    """Goals depend on the maker, and may be the previous figures; unmeasured goals are left out."""
     earlier = [result_of(**{"funcnet eager": 50.0, "torch.nn eager": before})] if before else []
     found = {row[2]: row[3:] for row in cells(report.owed([result_of(**MEDIANS)], maker, earlier), "bigmlp")}
     assert found == {
@@ -260,7 +260,7 @@ def test_goals_are_judged(maker, before, goal):
 
 
 def test_pure_steps_have_a_goal():
-    """The best of the family is the donated row; the pure one is judged separately."""
+    """The best row of the family is the donated one; the pure one has a separate goal."""
     result = result_of(**MEDIANS)
     assert report.quotient(result, "funcnet eager, pure", "torch.nn eager") == 1.0
     assert report.quotient(result, "funcnet eager", "torch.nn eager") == pytest.approx(50 / 60)
@@ -287,7 +287,7 @@ def test_figures_of_the_round_before_are_read_from_pages(run):
 
 
 def test_the_quick_form_has_fewer_rounds_and_peers():
-    """It is the same command with other defaults."""
+    """``--quick`` is the same command with other defaults."""
     options = benchmarks.options_of(["disk_mlp", "--quick", "--threads", "1,2"])
     assert (options.peers, options.rounds, options.memory, options.threads) == (["nn", "jax"], 6, False, [1, 2])
     options = benchmarks.options_of(["--quick", "--memory", "--rounds", "9", "--peers", "thinc"])
@@ -301,7 +301,7 @@ def row(family, median, label):
 
 
 def test_turns_are_taken_one_after_the_other():
-    """Each contender has one turn a round with its own number of calls, and its times are those of a step."""
+    """Each contender has one turn a round with its own number of calls, and its times are per step."""
     calls = []
     kinds = (("a", 1, 3), ("b", 10, 2))
     ready = [measure.Ready(Contender(name, name, None, steps), training(name, calls), 0.5, n) for name, steps, n in kinds]

@@ -37,7 +37,7 @@ def test_both_ensembles_give_the_same(name: str):
 
 
 def test_both_kinds_of_depth_give_the_same():
-    """They agree bit for bit."""
+    """The results agree bit for bit."""
     found = {way: work() for way, work in depth.contenders(6, 5, n=3).items()}
     assert torch.equal(found["repeat, forward"], found["serial, forward"])
     for work in ("gradients", "SGD step", "Adam step"):
@@ -60,7 +60,7 @@ def test_contenders_take_turns():
 
 
 def test_the_page_has_a_row_for_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """It is written to a file as printed."""
+    """The page is written to a file as printed."""
     for module in (per_example, ensembles, depth):
         ways = dict.fromkeys([one for pair in module.QUOTIENTS.values() for one in pair], lambda: sum(range(1000)))
         monkeypatch.setattr(module, "cases", lambda name=module.__name__, ways=ways: iter([(name, ways)]))
@@ -73,7 +73,7 @@ def test_the_page_has_a_row_for_each_case(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the current cases."""
+    """The page was written with the current cases."""
     page = (Path(composition.__file__).parent / "results" / "COMPOSITION.md").read_text()
     for name in (*per_example.nets(), *ensembles.nets(), *[f"{rows} rows of {size}" for size, rows in depth.SIZES]):
         assert cells(page, name), name

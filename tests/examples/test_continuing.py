@@ -25,7 +25,7 @@ def ran(main, arguments, capsys):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_an_interrupted_example_continues(name, tmp_path, monkeypatch, capsys):
-    """It is interrupted with Ctrl-C at the second checkpoint; the checkpoints are deleted at the end."""
+    """Ctrl-C interrupts the example at the second checkpoint; the checkpoints are deleted at the end."""
     example, (constants, arguments) = importlib.import_module(f"examples.{name}"), SMALL[name]
     for constant, value in constants.items():
         monkeypatch.setattr(example, constant, value)
@@ -69,7 +69,7 @@ def test_every_training_has_its_folder(tmp_path):
 
 
 def test_fresh_begins_anew(tmp_path, capsys):
-    """It deletes the checkpoints, which would otherwise be continued, unless a process is training with them."""
+    """``--fresh`` deletes the checkpoints, unless a process is training with them."""
     kept_of(tmp_path).save(1, {})
     kept = kept_of(tmp_path)
     assert kept.steps() == [1]

@@ -9,7 +9,7 @@ from examples import diffusion
 
 
 def test_it_finds_the_noise(tmp_path, capsys, monkeypatch):
-    """After two epochs the error is less than half that of the estimate 0; the best linear estimate beats 0 too."""
+    """After two epochs the error is less than half the error of the estimate 0; the best linear estimate beats 0 too."""
     monkeypatch.setattr(diffusion, "STEPS", 10)
     diffusion.main(["--epochs", "2", "--out", str(tmp_path)])
     out = capsys.readouterr().out
@@ -38,7 +38,7 @@ def test_ddim_returns_the_image_that_the_net_has_in_mind(monkeypatch):
 
 
 def test_the_linear_estimate_is_the_best_one_for_normal_data():
-    """Its error is that of the posterior mean, α² λ / (α² λ + σ²) for each variance λ."""
+    """The estimate has the error of the posterior mean, α² λ / (α² λ + σ²) for each variance λ."""
     scales = torch.linspace(0.1, 2.0, 64).view(1, 1, 8, 8)
     x = scales * fn.random.normal(0, (20_000, 1, 8, 8))
     t = torch.full((len(x),), 0.5)

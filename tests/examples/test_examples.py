@@ -50,7 +50,7 @@ def test_the_benchmark_of_steps_prints_every_contender(monkeypatch, capsys):
 
 
 def test_the_digits_are_learned(tmp_path, monkeypatch, capsys):
-    """After two epochs the loss is below that of label frequencies, most test digits are right, and the picture is saved."""
+    """After two epochs the loss is below the loss of label frequencies, most test digits are right, and the picture is saved."""
     out = run_here(monkeypatch, capsys, "examples/digits.py", "--epochs", "2", "--out", str(tmp_path))
     assert float(re.search(r"training loss +\S+ -> (\S+)", out).group(1)) < math.log(10) / 2
     assert float(re.search(r"test accuracy +(\S+)", out).group(1)) > 0.9

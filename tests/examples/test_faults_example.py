@@ -1,4 +1,4 @@
-"""The example of faults: a small run of all of them loses nothing, and the judge detects losses."""
+"""The example of faults: a small run of all of them loses nothing, and the checks detect losses."""
 
 import re
 import subprocess
@@ -54,7 +54,7 @@ def test_no_fault_loses_a_checkpoint_or_goes_on_silently(small_page):
 
 
 def test_the_page_in_the_repository_has_no_losses():
-    """This includes 200 kills, 20 trainings with data workers, and all other faults."""
+    """The page covers 200 kills, 20 trainings with data workers, and all other faults."""
     text = PAGE.read_text()
     assert "`python -m examples.faults`" in text
     assert rows(text)["SIGKILL"] == (200, 200, 0)
@@ -64,7 +64,7 @@ def test_the_page_in_the_repository_has_no_losses():
     }
 
 
-# the judge
+# the checks
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def trained(tmp_path_factory):
 
 
 def test_a_training_reports_its_saves_and_its_digest(trained):
-    """It reports every second step, and the last one of the epoch."""
+    """Every second step is reported, and the last one of the epoch."""
     folder, ended = trained
     assert ended.told("saved") == ["2", "4", "6", "8", "9"]
     assert len(fn.Checkpoints(folder).steps()) == KEEP
@@ -84,7 +84,7 @@ def test_a_training_reports_its_saves_and_its_digest(trained):
 
 
 def test_the_judge_sees_a_lost_step_a_silent_end_and_leftovers(trained):
-    """It also detects an unexpected error."""
+    """An unexpected error is detected too."""
     folder, ended = trained
     stopped = Ended(1, (*ended.lines, "error OSError: full"))
     assert losses(folder, stopped, "OSError") == []

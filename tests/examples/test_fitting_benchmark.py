@@ -19,7 +19,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_end_with_the_same_params(name: str):
-    """They agree bit for bit, with the same batches and noise; a second training repeats the first."""
+    """Params agree bit for bit, with the same batches and noise; a second training repeats the first."""
     case = CASES[name]()
     ways = fitting.contenders(case)
     loop, fit, again = (fn.tree.leaves(ways[way]()) for way in ("loop", "fit", "fit"))
@@ -46,7 +46,7 @@ def test_the_page_has_two_rows_for_each_case(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the current cases."""
+    """The page was written with the current cases."""
     page = (Path(fitting.__file__).parent / "results" / "FITTING.md").read_text()
     for name, _ in fitting.cases():
         assert [row[1] for row in cells(page, name)] == [*fitting.CLOCKS]

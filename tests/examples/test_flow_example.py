@@ -27,7 +27,7 @@ def test_the_density_sums_to_one():
 
 
 def test_the_gradient_of_the_loss_is_that_of_its_value():
-    """It agrees with torch.func for all three outputs."""
+    """The gradient agrees with torch.func for all three outputs."""
     y = tuple(fn.random.normal(seed, (5, 1)) for seed in (0, 1))
     y = (*y, fn.random.normal(2, (5,)))
     loss = flow.NormalNLL()

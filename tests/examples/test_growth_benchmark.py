@@ -18,7 +18,7 @@ def power(exponent, *sizes, factor=1.0):
 @pytest.mark.parametrize("axis", growth_nets.AXES)
 @pytest.mark.parametrize("name", ["funcnet eager", "funcnet donated", "torch.nn eager", "JAX donated"])
 def test_each_training_takes_steps(name, axis):
-    """It takes two steps at a small size."""
+    """Each training takes two steps at a small size."""
     step = growth_nets.contenders()[name](axis, SMALL[axis])
     assert step() is None
     assert step() is None
@@ -82,7 +82,7 @@ def test_the_largest_ratio_leaves_small_memory_out():
 
 @pytest.mark.parametrize(("low", "high"), [(0.02, 500_000.0), (3.0, 40.0), (90.0, 110.0)])
 def test_an_axis_has_few_ticks(low, high):
-    """It has between one and seven."""
+    """An axis has one to seven ticks."""
     assert 1 <= len(growth_plots.y_ticks(low, high)) <= 7
 
 
@@ -100,7 +100,7 @@ def test_a_line_is_foreseen():
 
 
 def test_the_page_has_exponents_plots_and_points(tmp_path):
-    """They come from the points of a run, and of another one for another contender."""
+    """The points come from one run, and from another run for another contender."""
     lines = {"funcnet eager": power(2.0, 16, 64, 256, factor=8.0), "torch.nn eager": power(1.0, 16, 64, 256, factor=8.0)}
     first = growth.merged({}, {"width": {"time": lines, "memory": {}}})
     both = growth.merged(
@@ -161,7 +161,7 @@ def test_a_run_measures_memory_and_times_twice(tmp_path, monkeypatch, capsys):
 
 
 def test_times_of_imports_are_compared_with_those_of_torch(capsys, monkeypatch, tmp_path):
-    """They are medians and minima of the rounds after the first."""
+    """The table has medians and minima over the rounds after the first."""
     times = iter([9.0] * len(import_time.CODE) + [float(i) for i in range(len(import_time.CODE))] * 2)
     monkeypatch.setattr(import_time, "milliseconds", lambda program, cached: next(times))
     import_time.main(["--rounds", "2", "--page", str(tmp_path / "page.md")])

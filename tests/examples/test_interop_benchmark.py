@@ -33,7 +33,7 @@ def test_a_net_and_its_module_compute_the_same(name: str):
 
 
 def test_the_quick_page_is_written_as_it_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """It is below the head; every row has all columns, with positive numbers."""
+    """The tables are below the head; every row has all columns, with positive numbers."""
     monkeypatch.setattr(interop, "cases", lambda: CASES)
     interop.main(["--rounds", "1", "--quick", "--page", str(tmp_path / "page.md")])
     printed, page = capsys.readouterr().out, (tmp_path / "page.md").read_text()
@@ -51,7 +51,7 @@ def test_a_replaced_block_leaves_the_loss_as_it_is(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the current nets."""
+    """The page was written with the current nets."""
     page = (Path(interop.__file__).parent / "results" / "INTEROP.md").read_text()
     for name in cases():
         assert len(cells(page, name)[0]) == 10

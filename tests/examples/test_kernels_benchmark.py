@@ -22,13 +22,13 @@ def test_names_of_rows_are_unique_in_a_family():
 
 @pytest.mark.parametrize(("family", "name"), [(family, row.name) for family, row in ALL])
 def test_the_pages_in_the_repository_have_each_row(family: str, name: str):
-    """They were made with the current rows."""
+    """The pages were made with the current rows."""
     for page in RESULTS.glob("*.md"):
         assert cells(page.read_text(), name), f"{page.name} lacks {name} of {family}"
 
 
 def test_a_table_has_a_column_for_each_contender():
-    """A contender of a single row leaves the cells of other rows empty; the fraction is that of the first two."""
+    """A contender of a single row leaves the cells of other rows empty; the fraction compares the first two."""
     first = rows.Row("first", lambda: {"funcnet": lambda: None, "torch.nn": lambda: None})
     second = rows.Row("second", lambda: {"funcnet": lambda: None, "by hand": lambda: None})
     head, line, *body = rows.table([first, second], rounds=1, turn=1e-4)
@@ -59,7 +59,7 @@ def test_autograd_gives_the_requested_gradients():
 
 
 def test_the_page_is_named_after_the_maker(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """It is written as printed, and names the command, the processor and the family."""
+    """The page is written as printed, and names the command, the processor and the family."""
     monkeypatch.setattr("examples.benchmarks.kernels.__main__.rows_of", lambda family: [rows_of(family)[0]])
     main(["--family", "pool", "--rounds", "1", "--turn", "0.0001", "--out", str(tmp_path)])
     (path,) = tmp_path.iterdir()

@@ -9,7 +9,7 @@ from examples import maml
 
 
 def test_it_adapts_in_a_step(tmp_path, capsys):
-    """After five epochs the error after one step is below that of the initial weights, and of the pretrained net."""
+    """After five epochs the error after one step is below the error with the initial weights, and below the pretrained net's."""
     maml.main(["--epochs", "5", "--out", str(tmp_path)])
     rows = re.findall(
         r"^(MAML|pretrained) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", capsys.readouterr().out, re.MULTILINE
@@ -21,7 +21,7 @@ def test_it_adapts_in_a_step(tmp_path, capsys):
 
 
 def test_the_outer_gradient_goes_through_the_steps():
-    """It includes the curvature of the inner loss: each slope agrees with float64 differences, unlike a first-order one."""
+    """The gradient includes the curvature of the inner loss: it agrees with float64 differences, unlike a first-order one."""
     params, (x, target) = fn.tree.cast((maml.net.init(0), maml.sines(1, 3, 2 * maml.POINTS)), torch.float64)
     direction = fn.tree.unravel(fn.random.normal(2, (fn.tree.size(params),), dtype=torch.float64), params)
     grads = torch.func.grad(maml.outer_loss)(params, x, target, 2)

@@ -53,7 +53,7 @@ def test_all_ways_of_muon_take_the_same_steps():
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the current optimizers."""
+    """The page was written with the current optimizers."""
     page = (Path(optimizers.__file__).parent / "results" / "OPTIMIZERS.md").read_text()
     for name in (*optimizers.optimizers(), *optimizers.OURS_ONLY, *muon.SIZES):
         assert cells(page, name), name

@@ -54,7 +54,7 @@ def test_linear_of_operations_keeps_the_laws():
 
 
 def test_linear_of_operations_trains_as_linear_does():
-    """Outputs and gradients equal those of fn.Linear up to rounding."""
+    """Outputs and gradients match fn.Linear up to rounding."""
     plain, made = hotgrad.network(fn.Linear), hotgrad.network(operations.linear_of_operations)
     params, x = fn.tree.cast((plain.init(1), fn.random.normal(2, (9, 2))), torch.float64)
     y, cache = plain.apply(params, x)
@@ -73,7 +73,7 @@ def test_sums_of_gradients_are_those_of_central_differences():
 
 
 def test_grads_asks_nothing_of_nodes_before_the_first_parameter():
-    """The graph's grads skips the features and runs fewer kernels; its vjp asks every node once."""
+    """The graph's grads skips the features and runs fewer kernels; its vjp calls every node once."""
     rows = operations.only_what_is_needed()
     by_grads = {row[0].split("`")[1]: row[2] for row in rows[:-1]}
     assert by_grads == {"products": "nothing", "features": "nothing", "hidden": "grads × 1", "active": "vjp × 1", "y": "vjp × 1"}

@@ -42,7 +42,7 @@ def test_every_report_has_a_main(name: str) -> None:
 
 
 def test_the_page_holds_every_report(fakes: Calls, tmp_path: Path) -> None:
-    """It contains all pages in order, one heading level down, and its links work from its own path."""
+    """The page contains all reports in order, one heading level down, and its links work from its own path."""
     page = reports.main(["--out", str(tmp_path)])
     text = page.read_text()
     assert re.findall(r"^#+ .*$", text, re.MULTILINE)[1:] == [f"## Report {name}" for name in reports.NAMES]
@@ -53,7 +53,7 @@ def test_the_page_holds_every_report(fakes: Calls, tmp_path: Path) -> None:
 
 
 def test_the_head_says_how_the_page_was_made(fakes: Calls, tmp_path: Path) -> None:
-    """It has the exact command, versions, processor, threads and date."""
+    """The head has the exact command, versions, processor, threads and date."""
     text = reports.main(["--out", str(tmp_path), "--only", "hotgrad", "--runs", "3"]).read_text()
     assert f"    python -m examples.reports --out {tmp_path} --only hotgrad --runs 3\n" in text
     assert re.search(r"Python 3\.\d+\.\d+, torch \d+\.\d+\.\d+\S*, funcnet \S+", text)
@@ -110,7 +110,7 @@ def test_ctrl_c_leaves_the_page_of_what_there_is(
 
 @pytest.mark.parametrize("name", ["", *(f".{name}" for name in reports.NAMES)])
 def test_help_begins_with_the_command(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has ``python -m`` and the module's name, without markup."""
+    """The help has ``python -m`` and the module's name, without markup."""
     monkeypatch.setenv("COLUMNS", "120")
     module = importlib.import_module(f"examples.reports{name or '.__main__'}")
     with pytest.raises(SystemExit):

@@ -41,7 +41,7 @@ def test_the_page_sets_funcnet_beside_torch_nn_and_a_rerun_trains_nothing(tmp_pa
 
 
 def test_the_page_says_what_twenty_at_once_take_and_how_they_agree(tmp_path):
-    """Times are in runs of either framework, and all weights are close to those of separate nets."""
+    """Times are in runs of either framework, and all weights are close to the weights of separate nets."""
     page = run(tmp_path)
     kinds = ["three alone, funcnet", "three alone, torch.nn", "20 at once", "20 nets' kernels"]
     for loss in twenty_runs.LOSSES:

@@ -14,7 +14,7 @@ def test_every_way_is_in_a_table_and_does_its_work(tmp_path):
 
 
 def test_the_page_has_a_row_for_each_way(capsys, monkeypatch, tmp_path):
-    """It has the command too, and is measured in this process here."""
+    """The page has the command too; here the rows are measured in this process."""
     monkeypatch.setattr(saving, "measured", lambda names, *sizes: {name: [1.0, 2.0, 3e6] for name in names})
     saving.main(["--count", "2", "--size", "10", "--rounds", "1", "--page", str(tmp_path / "page.md")])
     page = (tmp_path / "page.md").read_text()

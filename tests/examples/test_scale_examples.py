@@ -72,7 +72,7 @@ def alone(main, monkeypatch, capsys, *arguments):
 
 
 def test_the_characters_of_two_workers_are_those_of_one(two, tmp_path, monkeypatch, capsys):
-    """This holds for every division; only rank 0 prints, writes the sample and removes the checkpoints."""
+    """Every division is tried; only rank 0 prints, writes the sample and removes the checkpoints."""
     folder, (first, second) = two
     expected = alone(scale_characters.main, monkeypatch, capsys, *CHARACTERS, "--out", str(tmp_path))
     assert len(numbers(expected)) == 5
@@ -115,7 +115,7 @@ def interrupted(folder):
 
 
 def test_two_workers_resume_an_interrupted_training(two, tmp_path):
-    """They continue from the checkpoint with the same numbers."""
+    """The workers continue from the checkpoint with the same numbers."""
     again, _ = run(2, interrupted, str(tmp_path))
     assert "continuing after step 1 of" in again
     assert numbers(again) == numbers(two[1][0]["optimizer"])[1:]

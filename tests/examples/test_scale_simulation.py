@@ -39,7 +39,7 @@ def events(bucket, buckets, window):
 
 @pytest.mark.parametrize("bucket", [0.01, 0.1, 0.3, 2.0])
 def test_what_is_exposed_is_what_events_say(bucket):
-    """It is everything without overlap, and at least the last bucket."""
+    """Without overlap all communication is exposed, otherwise at least the last bucket."""
     for buckets in (1, 2, 8):
         for window in (0.0, 0.5, 1.0, 20.0):
             assert exposed(bucket, buckets, window) == pytest.approx(events(bucket, buckets, window))
@@ -48,7 +48,7 @@ def test_what_is_exposed_is_what_events_say(bucket):
 
 
 def test_bubbles():
-    """It is (p - 1)/(m + p - 1), and 0 for one stage; zero-bubble has a third of the idle time."""
+    """The share is (p - 1)/(m + p - 1), and 0 for one stage; the zero-bubble schedule has a third of the idle time."""
     assert bubble_share(1, 4) == 0
     assert bubble_share(4, 8) == pytest.approx(3 / 11)
     assert bubble_share(4, 8, zero_bubble=True) == pytest.approx(1 / 9)
@@ -56,7 +56,7 @@ def test_bubbles():
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_one_device_neither_communicates_nor_waits(strategy):
-    """It takes all sequences in turn, and updates."""
+    """One device computes all sequences in turn, and updates."""
     cost = step_cost(strategy, NET, MACHINE, 1, 64)
     update = NET.params * NET.update_bytes / MACHINE.update
     assert (cost.communication, cost.bubble) == (0, 0)
@@ -66,7 +66,7 @@ def test_one_device_neither_communicates_nor_waits(strategy):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_more_devices_take_less_time_at_less_efficiency(strategy):
-    """They never need more memory; without latency, infinite links cost nothing."""
+    """More devices never need more memory; without latency, infinite links cost nothing."""
     column = [step_cost(strategy, NET, MACHINE, n, 1024) for n in simulation.DEVICES]
     for fewer, more in pairwise(column):
         assert more.seconds < fewer.seconds
@@ -124,7 +124,7 @@ def test_the_page_has_inputs_results_and_the_check(capsys, monkeypatch, tmp_path
 
 
 def test_costs_are_the_sum_of_their_parts():
-    """They are computation, the update, exposed communication, and the bubble, for each strategy."""
+    """The parts are computation, the update, exposed communication, and the bubble, for each strategy."""
     for strategy in STRATEGIES:
         cost = costs.step_cost(strategy, NET, MACHINE, 64, 1024)
         update = cost.seconds - cost.computing - cost.communication - cost.bubble

@@ -17,7 +17,7 @@ def test_the_lists_have_no_name_twice():
 
 
 def test_the_command_writes_the_page(tmp_path, monkeypatch, capsys):
-    """It prints the page too."""
+    """The command prints the page too."""
     monkeypatch.setattr(torch_interop, "PAGE", tmp_path / "page.md")
     torch_interop.main()
     assert (tmp_path / "page.md").read_text() == torch_interop.page() == capsys.readouterr().out[:-1]

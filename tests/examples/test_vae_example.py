@@ -24,7 +24,7 @@ def test_it_encodes_digits(tmp_path, capsys):
 
 
 def test_the_loss_is_the_negative_bound():
-    """Its gradient is that of the formula, for all three outputs; with the constant, it is the negative log likelihood."""
+    """Its gradient matches the formula for all three outputs; with the constant, it is the negative log likelihood."""
     logits, *moments = (fn.random.normal(0, (3, 1, 8, 8)), fn.random.normal(1, (3, 8)), fn.random.normal(2, (3, 8)))
     y = {"pixels": logits, "latent": tuple(moments)}
     images = fn.random.randint(3, (3, 1, 8, 8), 0, vae.DOTS + 1) / vae.DOTS

@@ -37,7 +37,7 @@ def test_every_contender_is_measured():
 
 
 def test_the_page_has_a_row_for_each_contender_and_dtype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """It is written to a file as printed, below the head."""
+    """The table is written to a file as printed, below the head."""
     seconds = dict.fromkeys((*vocabulary.OURS, *vocabulary.THEIRS), 2.0)
     monkeypatch.setattr(vocabulary, "_in_a_process", lambda *job: seconds if job[0] == "times" else 3e6)
     vocabulary.main(["--rows", "64", "--page", str(tmp_path / "page.md")])
@@ -50,7 +50,7 @@ def test_the_page_has_a_row_for_each_contender_and_dtype(tmp_path: Path, monkeyp
 
 
 def test_the_committed_page_has_all_rows():
-    """It was written with the current contenders, in at least one dtype."""
+    """The page was written with the current contenders, in at least one dtype."""
     page = (Path(vocabulary.__file__).parent / "results" / "VOCABULARY.md").read_text()
     for name in (*vocabulary.OURS, *vocabulary.THEIRS):
         assert [row[1] for row in cells(page, name)] == [*vocabulary.DTYPES][: len(cells(page, name))] != []

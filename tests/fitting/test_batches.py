@@ -44,7 +44,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_batches_of_every_kind_train_alike(name):
-    """Params, losses, validation and metrics equal those of a plain list, bit for bit."""
+    """Params, losses, validation and metrics match a plain list, bit for bit."""
     want = fit(PAIRS, validation=PAIRS, metrics=[fn.R2()])
     found = fit(STREAMS[name], validation=STREAMS[name], metrics=[fn.R2()])
     assert fn.tree.equal(found[:2], want[:2])
@@ -170,7 +170,7 @@ def test_a_batch_counts_for_its_rows():
 
 
 def test_accumulating_is_one_large_batch():
-    """They agree up to rounding, in a net that treats rows separately."""
+    """Params agree up to rounding, for a net that treats rows separately."""
     net = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2))
     large, small = (
         fit((X.double(), TARGET.double()), net, batch_size=16, params=fn.tree.cast(net.init(0), torch.float64), accumulate=k)
@@ -210,7 +210,7 @@ def test_params_on_another_device_than_the_batches_are_explained():
 REFUSED = {
     "fit: data must be batches; DataLoader(dataset, batch_size=...) makes them": {"data": TensorDataset(X, TARGET)},
     "fit: a batch must be a pair (x, target); transform=lambda batch, key: (x, target) makes one, got a tensor": {"data": [X]},
-    "fit: a batch of validation must be a pair (x, target); a function of the epoch may make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
+    "fit: a batch of validation must be a pair (x, target); a function of the epoch can make them: lambda epoch: ": {"data": PAIRS, "validation": [{"x": X, "y": TARGET}]},
     "fit: the result of transform must be a pair (x, target)": {"data": PAIRS, "transform": lambda batch, key: batch[0]},
     "fit: data, a function of the epoch, must return an iterable of batches, got 3": {"data": lambda epoch: 3},
     "fit: data must have at least one batch in each epoch, got none in epoch 1": {"data": []},
@@ -219,7 +219,7 @@ REFUSED = {
     "fit: transform must be a function (batch, key) -> (x, target), or None, got 3": {"data": PAIRS, "transform": 3},
     "fit: metrics need validation data if data has a transform or is an iterator": {"data": iter(PAIRS), "metrics": [fn.R2()]},
     "fit: all of data must have the same number of rows, at least 1, got 39 and 40": {"data": {"a": X, "b": X[1:]}, "batch_size": 8, "transform": lambda batch, key: (batch["a"], None)},
-    "fit: epochs_done needs a training without checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
+    "fit: epochs_done must be 0 with checkpoints": {"data": PAIRS, "checkpoints": "folder", "epochs_done": 2},
     "fit: checkpoints must be a folder, fn.Checkpoints(folder), or None, got 3": {"data": PAIRS, "checkpoints": 3},
 }  # fmt: skip
 
@@ -233,7 +233,7 @@ def test_wrong_data_is_refused(message):
 
 
 def test_an_error_in_a_batch_says_where():
-    """It names the epoch and the step."""
+    """The note names the epoch and the step."""
     with pytest.raises(ValueError, match="the last axis of x must be in_features=3") as caught:
         fit([PAIRS[0], PAIRS[1], (X[:, :2], TARGET)])
     assert caught.value.__notes__[-1] == "  in fit, epoch 1, step 3"
@@ -258,7 +258,7 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_that_are_no_tensors_are_refused(name):
-    """They are refused as a whole, not row by row; for masked arrays the loss would count masked elements."""
+    """Arrays are refused as a whole, not row by row; for masked arrays the loss would count masked elements."""
     for call in (
         lambda x: fn.predict(NET, NET.init(0), x),
         lambda x: fn.evaluate(NET, NET.init(0), (x, TARGET[:5]), loss=fn.MSE()),

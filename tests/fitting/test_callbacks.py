@@ -1,4 +1,4 @@
-"""Callbacks: their arguments, how they stop a training, and what they remember."""
+"""Callbacks: their arguments, their memory, and stopping a training."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ fit = functools.partial(fn.fit, NET, fn.MSE(), OPT, (X, TARGET), batch_size=8, k
 
 
 def test_a_callback_sees_each_epoch():
-    """It gets number, params, state and history, which are never written to later."""
+    """The callback gets number, params, state and history, which are never written to later."""
     seen, copies = [], []
 
     def remember(epoch):
@@ -42,7 +42,7 @@ def test_the_evaluated_params_are_those_of_the_optimizer():
 
 
 def test_a_callback_cannot_write_to_the_history():
-    """It has a copy, which it may sort, shorten or extend."""
+    """The callback gets a copy, which it may sort, shorten or extend."""
     want, seen = fit(epochs=3).history, []
 
     def writing(epoch):
@@ -94,7 +94,7 @@ STOPPED = {
 
 @pytest.mark.parametrize("name", STOPPED)
 def test_early_stopping_waits_and_keeps_the_best(name):
-    """It stops after the expected epoch, and keeps the params of the best one."""
+    """Training stops after the expected epoch, and the params of the best one are kept."""
     early, losses, last, best = STOPPED[name]
     memory, found = early.init({"w": torch.zeros(1)}), None
     for epoch in validated(*losses):
@@ -107,7 +107,7 @@ def test_early_stopping_waits_and_keeps_the_best(name):
 
 
 def test_early_stopping_gives_back_the_best_params():
-    """They are those of the best epoch, even if it has not stopped, or the last ones with ``restore_best=False``."""
+    """The params come from the best epoch, even if training was not stopped; with ``restore_best=False``, from the last one."""
     seen = []
     options = {"epochs": 6, "validation": (X, -TARGET)}  # the better it fits, the worse this is
     done = fit(callbacks=[fn.EarlyStopping(50), seen.append], **options)
@@ -133,7 +133,7 @@ SEEN: list[fn.Step] = []
 
 
 def test_a_callback_may_look_at_steps():
-    """It may stop within an epoch, which then ends: its loss is the mean over the steps made."""
+    """A callback may stop within an epoch; the loss of this epoch is the mean over its steps."""
     SEEN.clear()
     done = fit(epochs=4, callbacks=[Watching(7)])
     assert [step.number for step in SEEN] == [1, 2, 3, 4, 5, 6, 7]

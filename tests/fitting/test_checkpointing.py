@@ -31,7 +31,7 @@ def fit(folder, **changed):
 
 
 def test_epochs_count_those_in_the_checkpoint(tmp_path):
-    """After three of five epochs two more follow; the result equals that of five at once."""
+    """After three of five epochs two more follow; the result matches five epochs at once."""
     fit(tmp_path, epochs=3)
     found = fit(str(tmp_path), epochs=5)
     want = fn.fit(**{**ARGUMENTS, "epochs": 5})
@@ -43,7 +43,7 @@ def test_epochs_count_those_in_the_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_save_within_an_epoch_is_of_that_step(tmp_path, background):
-    """It is consistent, although donated steps keep writing while a thread saves."""
+    """The file is consistent, although donated steps keep writing while a thread saves."""
     kept = fn.Checkpoints(tmp_path, keep=None, every=1, background=background)
     fit(kept)
     assert kept.steps() == [*range(1, 11)]
@@ -60,7 +60,7 @@ def test_a_save_within_an_epoch_is_of_that_step(tmp_path, background):
 
 OTHERS = {
     "net must be": {"net": fn.serial(fn.Linear(3, 5), fn.Tanh(), fn.Linear(5, 2))},
-    "key must be 0, got 1; use another folder for another training": {"key": 1},
+    "key must be 0, got 1; use another folder for another run": {"key": 1},
     "batch_size must be 8, got 10": {"batch_size": 10},
     "rows must be 40, got 30": {"data": (X[:30], TARGET[:30])},
     "drop_last must be False, got True": {"drop_last": True},
@@ -94,7 +94,7 @@ def test_another_rate_or_loss_is_a_warning(tmp_path):
 def test_something_else_in_the_folder_is_refused(tmp_path):
     """The tree was not saved by fit."""
     fn.Checkpoints(tmp_path).save(3, NET.init(0))
-    with pytest.raises(ValueError, match="fit: checkpoints must be of an earlier fit"):
+    with pytest.raises(ValueError, match="fit: checkpoints must come from an earlier fit"):
         fit(tmp_path)
 
 
@@ -138,7 +138,7 @@ class Counting(fn.Optimizer):
 
 
 def test_a_state_of_named_tuples_comes_back_as_it_was(tmp_path):
-    """It has the optimizer's class, which the file does not contain."""
+    """The state has the optimizer's class, which the file does not contain."""
     fit(tmp_path, opt=Counting())
     state = fit(tmp_path, opt=Counting(), epochs=3).state
     assert type(state) is Velocity

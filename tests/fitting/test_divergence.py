@@ -32,7 +32,7 @@ def test_a_number_in_the_data_is_found(where, value):
 
 
 def test_a_dict_in_the_data_is_found_by_its_name():
-    """This also holds for an order determined by a key."""
+    """The order of rows, determined by a key, does not matter."""
     x = {"a": X, "b": X.clone().index_fill(0, torch.tensor([17]), math.nan)}
     net = fn.serial(fn.Select("b"), NET)
     with pytest.raises(FloatingPointError, match=r"first bad leaf: 'x\.b', which has nan at \(\d, 0\), at step \d"):
@@ -46,7 +46,7 @@ def blown(path):
 
 
 def test_a_diverging_run_names_the_first_leaf_and_its_step():
-    """It is the step after which the leaf is not finite, before the one with a non-finite loss."""
+    """The reported step is the one after which the leaf is not finite, before the one with a non-finite loss."""
     with pytest.raises(FloatingPointError, match="got a loss of") as caught:
         fitted(target=TARGET * 1e3, opt=blown("2.weight"))
     assert "first bad leaf: 'params.2.weight', which has" in str(caught.value)
@@ -74,7 +74,7 @@ def test_an_optimizer_that_skips_steps_goes_on():
 
 
 def test_batches_that_come_once_are_not_requested_again():
-    """The path is that of the final params."""
+    """The path is in the final params."""
     batches = ((X[rows] * (math.nan if rows[0] == 16 else 1), TARGET[rows]) for rows in torch.arange(40).split(8))
     with pytest.raises(FloatingPointError, match=r"step 3 of epoch 1; first bad leaf: 'params\.0\.weight'"):
         fn.fit(NET, fn.MSE(), fn.SGD(0.1), batches, epochs=1, key=0, progress=False)
@@ -115,7 +115,7 @@ class Masked(fn.Layer):
 
 
 def test_params_may_be_infinite_from_the_start():
-    """This holds for a mask; other params, and NaN in a mask, are refused."""
+    """A mask may be infinite; other infinite params, and NaN in a mask, are refused."""
     net, params = masked(X)
     done = fitted(net=net, params=params)
     assert fn.tree.equal(done.params[0], params[0])
@@ -135,7 +135,7 @@ def test_infinities_in_the_data_that_do_no_harm_are_not_blamed():
 
 
 def test_data_that_cannot_be_had_again_do_not_hide_the_divergence():
-    """If they raise an error the second time, the report has what is known."""
+    """If they raise an error the second time, the error has the remaining facts."""
     asked = []
 
     def batches(epoch):
@@ -148,7 +148,7 @@ def test_data_that_cannot_be_had_again_do_not_hide_the_divergence():
 
 
 def test_large_losses_of_members_are_no_divergence():
-    """This holds although their sum overflows float16."""
+    """Training continues although the sum of the losses overflows float16."""
     net, x = fn.ensemble(fn.Linear(1, 1, bias=False), 4), torch.ones(8, 1, dtype=torch.float16)
     params = fn.tree.map(lambda leaf: torch.full_like(leaf, 200.0, dtype=torch.float16), net.init(0))
     done = fn.fit(net, fn.ensemble(fn.MSE(), 4), fn.SGD(0.0), (x, 0 * x), params=params, **QUIET)
@@ -157,7 +157,7 @@ def test_large_losses_of_members_are_no_divergence():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 def test_every_number_that_is_not_finite_is_seen(dtype):
-    """It may be anywhere in a tensor of any length, also after others."""
+    """The number may be anywhere in a tensor of any length, also after others."""
     whole = [torch.arange(4), torch.empty(0, dtype=dtype), torch.zeros((), dtype=dtype)]
     for length in (1, 7, 64, 1001):
         x = torch.linspace(-9, 9, length).to(dtype)

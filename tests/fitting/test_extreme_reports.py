@@ -78,7 +78,7 @@ def test_a_column_without_values_is_no_confusion_matrix(tmp_path: Path) -> None:
 
 
 def test_a_history_refuses_integers_beyond_floats() -> None:
-    """They could be neither printed, compared with NaN nor drawn."""
+    """Such integers could be neither printed, compared with NaN nor drawn."""
     with pytest.raises(ValueError, match=r"History: the values of 'loss' must be within the range of floats, got a larger one"):
         fn.History({"loss": [10**400]})
     with pytest.raises(ValueError, match=r"History\.append: the values of 'loss' must be within the range of floats"):

@@ -147,7 +147,7 @@ def test_histories_are_compared_by_value():
 
 
 def test_the_best_epoch_is_that_of_a_column():
-    """It is the smallest or largest value, the first one in a tie; NaN and None are ignored."""
+    """The best value is the smallest or largest, the first one in a tie; NaN and None are ignored."""
     history = fn.History({"epoch": [1, 2, 3, 4, 5], "loss": [NAN, 0.5, 0.25, 0.25, NAN], "accuracy": [0.5, NAN, 0.75]})
     assert history.best("loss") == {"epoch": 3, "loss": 0.25, "accuracy": 0.5}
     assert history.best("accuracy", mode="max")["epoch"] == 5
@@ -303,7 +303,7 @@ def test_what_fit_returns_is_three_and_prints_as_a_table():
 )
 @pytest.mark.parametrize("checked", [False, True])
 def test_a_saved_fit_comes_back_bit_for_bit(tmp_path, opt, checked):
-    """It may be checked against a tree, and training continues from it as from the original."""
+    """The file may be checked against a tree, and training continues from it as from the original."""
     fit, path = fitted(opt), tmp_path / "fit.fn"
     fit.history.append({"epoch": 3, "loss": NAN, "confusion_matrix": torch.eye(2, dtype=torch.int32), "f1": math.inf})
     fit.save(path)

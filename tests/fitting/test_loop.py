@@ -27,7 +27,7 @@ LOSSES = {
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 50, 1000])
 def test_what_evaluate_finds_does_not_depend_on_the_batches(name, batch_size):
-    """It equals the loss of all rows at once."""
+    """The result equals the loss of all rows at once."""
     loss, target = LOSSES[name]
     params = NET.init(0)
     found = fn.evaluate(NET, params, (X, target), loss=loss, batch_size=batch_size)
@@ -237,7 +237,7 @@ def test_a_batch_size_of_numpy_is_a_number():
 
 
 def test_no_two_trainings_share_a_history():
-    """This holds for trainings without an epoch too."""
+    """Trainings without an epoch are tried too."""
     arguments = {**ARGUMENTS, "epochs": 0}
     first = fn.fit(NET, fn.CrossEntropy(), fn.SGD(0.1), (X, LABELS), **arguments)
     first.history.append({"mine": 1})
@@ -245,7 +245,7 @@ def test_no_two_trainings_share_a_history():
 
 
 def test_a_metric_with_the_name_of_a_norm_is_refused():
-    """It is refused if both would be columns."""
+    """The name is refused if both would be columns."""
 
     def grad_norm(y, target):
         return 1.0

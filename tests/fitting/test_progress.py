@@ -91,7 +91,7 @@ def on(stream, monkeypatch):
 
 
 def test_a_bar_moves_with_each_batch_where_their_number_is_known(monkeypatch):
-    """It starts where a training continues and ends with the last epoch; otherwise it moves with each epoch."""
+    """The bar starts where a training continues and ends with the last epoch; otherwise it moves with each epoch."""
     terminal = on(Terminal(), monkeypatch)
     run(True, range(3, 5), steps=100, done=60)
     frames = terminal.getvalue().split("\r")
@@ -129,7 +129,7 @@ def test_an_interrupted_bar_is_closed(monkeypatch):
 
 
 def test_a_message_is_a_separate_line(monkeypatch):
-    """It is above a bar, among lines, or passed to a function; without progress there is none."""
+    """The message is above a bar, among lines, or passed to a function; without progress there is none."""
     terminal = on(Terminal(), monkeypatch)
     lines = []
     for progress in (True, "lines", lines.append, False):
@@ -157,7 +157,7 @@ def test_each_kind_of_progress_can_be_requested(monkeypatch):
 
 
 def test_nothing_is_shown_of_no_epochs(monkeypatch):
-    """This holds for every kind."""
+    """Every kind of progress is tried."""
     terminal = on(Terminal(), monkeypatch)
     lines = []
     for progress in (True, "bar", "lines", lines.append, False):

@@ -68,7 +68,7 @@ def test_a_fit_and_a_description_show_their_numbers() -> None:
 
 
 def test_a_report_is_one_file_with_all_that_was_given(tmp_path: Path) -> None:
-    """It contains curves, the best epochs, seconds, versions, the matrix with its classes, and the net's summary."""
+    """The file contains curves, best epochs, seconds, versions, the matrix with its classes, and the net's summary."""
     net, matrix = fn.serial(fn.Linear(2, 3), fn.Tanh()), torch.tensor([[8, 2], [1, 9]])
     run = fn.Fit(net.init(0), {}, history())
     path = fn.report(run, tmp_path / "run.html", net=net, x=(4, 2), confusion=matrix, classes=["cat", NAME], title=f"Run {NAME}")
@@ -88,7 +88,7 @@ def test_a_report_is_one_file_with_all_that_was_given(tmp_path: Path) -> None:
 
 
 def test_a_matrix_in_the_history_is_shown_by_itself(tmp_path: Path) -> None:
-    """It is the last one of its column; another column is chosen by name; without a matrix none is shown."""
+    """The last matrix of its column is shown, or of another column by name; without a matrix none is shown."""
     matrices = [torch.eye(2) * n for n in (1, 2, 3)]
     run = history(confusion_matrix=matrices, validation_confusion_matrix=[m + 4 for m in matrices])
     assert "Validation confusion matrix" in words(fn.report(run, tmp_path / "a.html").read_text())
@@ -119,7 +119,7 @@ def test_a_net_without_x_is_an_outline(tmp_path: Path) -> None:
         ({"confusion": torch.zeros(2, 3)}, r"report: confusion must be a square matrix of finite numbers"),
         ({"confusion": "loss"}, r"report: confusion must be a square matrix .* got 'loss'"),
         ({"confusion": torch.eye(2), "classes": ["a"]}, r"report: classes must be a list of 2 names"),
-        ({"classes": ["a"]}, r"report: classes must be those of a confusion matrix, got none"),
+        ({"classes": ["a"]}, r"report: classes must be given with a confusion matrix, got none"),
         ({"title": None}, r"report: title must be a string"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -33,6 +33,10 @@ fn.Linear(3, 4).in_features = 5  # E: misc reportAttributeAccessIssue
 fn.Linear(None, 3)
 fn.Linear(3, 4).in_features + 1
 fn.Conv2d(None, 8, (3, 5), padding="same")
+fn.RNN(3, 4, 2, "relu", False)
+fn.HingeEmbedding(2.0, "none")
+fn.TripletMarginWithDistance(fn.PairwiseDistance(), 2.0)
+fn.Checkpoints("runs", 5, every=10)
 fn.Adam(lr=fn.CosineSchedule(0.1, 100))
 fn.Linear(3, 4) >> fn.Tanh()
 

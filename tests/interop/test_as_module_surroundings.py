@@ -200,7 +200,7 @@ def test_data_parallel_training(tmp_path):
     workers = [context.Process(target=worker, args=(rank, tmp_path / "store", results)) for rank in range(2)]
     for one in workers:
         one.start()
-    found = dict(results.get(timeout=60) for _ in workers)
+    found = dict(results.get(timeout=300) for _ in workers)
     for one in workers:
         one.join()
     net = fn.serial(fn.Linear(3, 5), fn.BatchNorm1d(5), fn.Linear(5, 2))

@@ -63,7 +63,7 @@ def test_probabilities_add_up_to_one():
 
 
 def test_the_prediction_is_the_likeliest_class():
-    """This holds in eager mode and under ``vmap``, for rows of the shortlist, of a cluster, and of both."""
+    """Eager mode and ``vmap`` are tried, for rows of the shortlist, of a cluster, and of both."""
     layer = fn.AdaptiveLogSoftmaxWithLoss(8, 12, (4, 6), 2.0)
     params, h = tree.scale(layer.init(0), 5.0), random.normal(1, (40, 8))
     want = layer.log_prob(params, h).argmax(-1)
@@ -91,7 +91,7 @@ def test_rare_classes_are_computed_for_their_rows_only(monkeypatch: pytest.Monke
 
 
 def test_four_lines_train_it():
-    """The value is a part of y: its gradient is 1, and that of the output is absent."""
+    """The value is a part of y: its gradient is 1, and the gradient of the output is absent."""
     net = fn.serial(fn.parallel(fn.Linear(4, 8), fn.Identity()), fn.AdaptiveLogSoftmaxWithLoss(8, 20, (4, 9), 2.0))
     x = random.normal(1, (32, 4)), torch.arange(32) % 20
     params, opt, values = net.init(0), fn.Adam(lr=0.05), []

@@ -42,14 +42,14 @@ def assert_agrees(layer, x, gy):
 
 @given(shapes, sizes, sizes, st.booleans())
 def test_linear_agrees_with_autograd(batch, in_features, out_features, bias):
-    """They agree to rounding in float64 for every batch shape: none, empty, one axis, several."""
+    """Results agree to rounding in float64 for every batch shape: none, empty, one axis, several."""
     assert_agrees(Linear(in_features, out_features, bias=bias), drawn(2, *batch, in_features), drawn(3, *batch, out_features))
 
 
 @twin_of("Linear")
 @given(shapes, sizes, sizes, st.booleans(), st.integers(0, 99))
 def test_linear_agrees_with_its_twin(batch, in_features, out_features, bias, seed):
-    """The weights are those of torch.nn.Linear's state_dict; every batch shape agrees."""
+    """The weights come from torch.nn.Linear's state_dict; every batch shape agrees."""
     module = torch.nn.Linear(in_features, out_features, bias)
     assert_twins(Linear(in_features, out_features, bias), module, draw((*batch, in_features), seed))
 
@@ -82,13 +82,13 @@ def test_linear_keeps_the_dtype(dtype):
 
 
 def test_the_cache_is_x_itself():
-    """It is not a copy."""
+    """x is not copied."""
     x = torch.ones(2, 4)
     assert Linear(4, 3).apply(Linear(4, 3).init(0), x)[1] is x
 
 
 def test_params_have_torchs_names_shapes_and_order():
-    """They are those of ``torch.nn.Linear``'s state_dict."""
+    """Params match ``torch.nn.Linear``'s state_dict."""
     assert {name: leaf.shape for name, leaf in Linear(4, 3).init(0).items()} == {
         name: leaf.shape for name, leaf in torch.nn.Linear(4, 3).state_dict().items()
     }
@@ -97,7 +97,7 @@ def test_params_have_torchs_names_shapes_and_order():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_state_dict_is_params(bias):
-    """The ``OrderedDict`` of ``torch.nn.Linear`` works in every verb as it is."""
+    """The ``OrderedDict`` of ``torch.nn.Linear`` works in every verb without conversion."""
     module, layer, x = torch.nn.Linear(4, 3, bias=bias), Linear(4, 3, bias=bias), torch.ones(5, 4)
     params = module.state_dict()
     y, cache = layer.apply(params, x)

@@ -91,7 +91,7 @@ def test_einsum_is_drawn_by_the_sizes_that_it_sums_over():
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 1), (3, 4), (2, 1, 1), (1, 1)], ids=str)
 def test_scale_and_bias_repeat_along_the_other_axes(shape):
-    """They broadcast as in torch."""
+    """Params broadcast as in torch."""
     assert_autograd(fn.Scale(shape), lambda x, weight: x * weight, draw((2, 3, 4)))
     assert_autograd(fn.Bias(shape), lambda x, bias: x + bias, draw((2, 3, 4)))
 

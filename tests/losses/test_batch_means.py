@@ -86,7 +86,7 @@ def test_half_precision_micro_batches_keep_the_dtype_of_params():
 
 
 def test_a_loss_that_is_a_metric_has_its_weight_too():
-    """It is listed beside the training loss, under its own name."""
+    """The metric is listed beside the training loss, under its own name."""
     found = fn.evaluate(fn.Identity(), {}, (Y, LABELS), (COUNTED,), fn.CrossEntropy(), batch_size=3)
     assert found == pytest.approx({"loss": fn.CrossEntropy()(Y, LABELS).item(), str(COUNTED): COUNTED(Y, LABELS).item()})
 

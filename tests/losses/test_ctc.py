@@ -72,7 +72,7 @@ def test_it_is_the_sum_over_all_alignments(labels):
 
 
 def test_it_has_all_derivatives():
-    """The Hessian is that of the sum over all alignments, also if classes are impossible."""
+    """The Hessian matches the sum over all alignments, also if classes are impossible."""
     y = normal(4, 4, 3)
     target = torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2])
     want = torch.func.hessian(lambda y: -likelihood(y, [1, 2], 0))(y)
@@ -149,7 +149,7 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_a_batch_counts_for_its_sequences():
-    """This holds for concatenated labels too; the mean of no sequences is NaN."""
+    """Concatenated labels are tried too; the mean of no sequences is NaN."""
     joined = torch.tensor([1, 2, 2, 1, 1, 1]), STEPS, COUNTS
     assert [fn.CTC().weight_of(target) for target in (TARGET, joined, (LABELS, (6, 4, 5), (4, 0, 2)))] == [3, 3, 3]
     none = torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)

@@ -33,7 +33,7 @@ def several(count, seed, *shape):
 @quick
 @given(rows=ROWS, features=st.integers(1, 4), margin=st.floats(-1, 1), reduction=SHARED, seed=SEEDS)
 def test_cosine_embedding_is_torchs(rows, features, margin, reduction, seed):
-    """This holds for both signs, also for a single pair."""
+    """Both signs are tried, also for a single pair."""
     target = random.randint(seed, rows, 0, 2) * 2 - 1
     y = several(2, seed, *rows, features)
     assert_as_torch(fn.CosineEmbedding(margin, reduction), nn.CosineEmbeddingLoss(margin, reduction=reduction), y, target)
@@ -110,7 +110,7 @@ def by_cosines(temperature, symmetric):
 @quick
 @given(n=st.integers(1, 5), features=st.integers(1, 4), temperature=st.floats(0.05, 2), symmetric=st.booleans(), seed=SEEDS)
 def test_info_nce_is_the_cross_entropy_of_cosines(reduction, n, features, temperature, symmetric, seed):
-    """This holds in one direction and in both."""
+    """One direction and both are tried."""
     loss = fn.InfoNCE(temperature, symmetric, reduction)
     assert_derived(loss, by_cosines(temperature, symmetric), several(2, seed, n, features), None)
 
@@ -158,7 +158,7 @@ def test_zero_vectors_have_finite_gradients(loss):
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e25])
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(), fn.InfoNCE(), fn.NTXent(), fn.TripletMargin()], ids=str)
 def test_float32_is_exact_although_squares_overflow_or_underflow(loss, scale):
-    """The value is that of float64, and the gradient has the digits of float32, for tiny and for huge vectors."""
+    """The value matches float64, and the gradient has the digits of float32, for tiny and for huge vectors."""
     y = several(3 if isinstance(loss, fn.TripletMargin) else 2, 1, 4, 3)
     y, target = (y[0], torch.tensor([0, 1, 0, 1])) if isinstance(loss, fn.NTXent) else (y, None)
     target = torch.tensor([1, -1, 1, -1]) if isinstance(loss, fn.CosineEmbedding) else target
@@ -171,7 +171,7 @@ def test_float32_is_exact_although_squares_overflow_or_underflow(loss, scale):
 
 
 def test_half_precision_is_rounded_once():
-    """Distances and cosines of bfloat16 are computed in float32: the gradients are those of float32, rounded."""
+    """Distances and cosines of bfloat16 are computed in float32: the gradients match float32's, rounded."""
     y = fn.tree.cast(several(3, 1, 4, 3), torch.bfloat16)
     signs = torch.tensor([1, -1, 1, -1])
     for loss, y, target in [  # noqa: B020
@@ -230,7 +230,7 @@ def test_an_error_in_the_distance_says_where():
 
 @pytest.mark.parametrize("loss", [fn.InfoNCE(0.5, True), fn.NTXent(0.5)], ids=str)
 def test_a_row_without_weight_still_has_the_gradient_of_others(loss):
-    """It is a negative example for them: autograd gives the same gradients of the weighted loss."""
+    """The row is a negative example for others: autograd gives the same gradients of the weighted loss."""
     y, target = (
         (several(2, 1, 4, 3), None) if isinstance(loss, fn.InfoNCE) else (several(1, 1, 4, 3)[0], torch.tensor([0, 1, 0, 1]))
     )

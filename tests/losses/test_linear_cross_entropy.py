@@ -137,7 +137,7 @@ def test_the_logits_of_all_rows_are_never_in_memory(dtype, options):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_lower_precision_is_summed_in_single_and_rounded_once(dtype, blocks):
-    """The error to float64 is that of the dtype, for values and gradients over many blocks."""
+    """The difference from float64 is the rounding of the dtype, for values and gradients over many blocks."""
     y, labels = tuple([one.to(dtype) for one in operands(60)]), torch.arange(60) % WORDS
     loss = fn.LinearCrossEntropy(label_smoothing=0.1, z_loss=0.01)
     value, gradients = loss.value_and_grad(y, labels)
@@ -182,7 +182,7 @@ def test_a_word_of_weight_zero_may_be_impossible(blocks):
 
 
 def test_of_nothing_the_mean_is_that_of_cross_entropy():
-    """It is 0 if every row is ignored or has weight 0, and NaN for an empty batch; the gradients are 0."""
+    """The mean is 0 if every row is ignored or has weight 0, and NaN for an empty batch; the gradients are 0."""
     y = operands(2)
     for loss, label in ((fn.LinearCrossEntropy(label_smoothing=0.1), -100), (fn.LinearCrossEntropy(WEIGHT), 3)):
         value, gradients = loss.value_and_grad(y, torch.full((2,), label))
@@ -270,7 +270,7 @@ def test_fit_and_evaluate_take_it():
 
 
 def test_a_batch_counts_for_its_labels():
-    """Its weight is that of ``CrossEntropy``."""
+    """The weight of a batch is the same as for ``CrossEntropy``."""
     for options in product((None, WEIGHT), (-100, 2), REDUCTIONS):
         labels = LABELS.clamp_min(options[1])
         assert fn.LinearCrossEntropy(*options).weight_of(labels) == fn.CrossEntropy(*options).weight_of(labels)
@@ -278,7 +278,7 @@ def test_a_batch_counts_for_its_labels():
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_rows_have_weights_and_masks(reduction, blocks):
-    """They work as in ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
+    """Weights work as in ``CrossEntropy`` of the logits; rows of weight 0 may hold anything, and have the gradient 0."""
     y, w = operands(12), random.uniform(5, (12,), 0.5, 2.0, dtype=F64).index_fill(0, torch.tensor([4]), 0.0)
     labels = torch.arange(12) % WORDS
     options = {"reduction": reduction, "weight": WEIGHT, "label_smoothing": 0.1}

@@ -35,7 +35,7 @@ everywhere = pytest.mark.parametrize(("loss", "y", "target"), EVERY.values(), id
 @pytest.mark.compiled
 @everywhere
 def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
-    """It compiles with fullgraph, and aot_eager gives the same bits."""
+    """Each loss compiles with fullgraph, and aot_eager gives the same bits."""
     torch._dynamo.reset()
     compiled = torch.compile(loss.value_and_grad, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(y, target), loss.value_and_grad(y, target), rtol=0, atol=0)
@@ -44,7 +44,7 @@ def test_compiled_as_one_graph_it_is_the_same(loss, y, target):
 @everywhere
 @pytest.mark.parametrize("dims", [(0, 0), (0, None), (None, 0)])
 def test_vmap_is_a_loop(dims, loss, y, target):
-    """Mapped over both arguments or over one, it gives what each pair gives alone."""
+    """Mapped over both arguments or over one, it gives the results of each pair by itself."""
     ys, targets = torch.stack([y, 0.5 * y]), torch.stack([target, target.flip(0)])
     pairs = zip(ys if dims[0] == 0 else (y, y), targets if dims[1] == 0 else (target, target), strict=True)
     alone = [loss.value_and_grad(*pair) for pair in pairs]
@@ -97,14 +97,14 @@ def test_a_loss_is_a_value(loss, y, target):
 
 @everywhere
 def test_half_precision_keeps_its_dtype(loss, y, target):
-    """In bfloat16 the value and both gradients are bfloat16, near those of float64."""
+    """In bfloat16 the value and both gradients are bfloat16, and close to float64's."""
     cast = target.bfloat16() if target.is_floating_point() else target
     got, want = loss.value_and_grad(y.bfloat16(), cast), loss.value_and_grad(y, target)
     torch.testing.assert_close(got, tuple(w.bfloat16() for w in want), rtol=0.1, atol=0.02)
 
 
 def test_the_layer_has_no_params_and_mixes_the_batch():
-    """It has no params for any seed; a mean depends on every row."""
+    """No seed makes params; a mean depends on every row."""
     assert MSE().as_layer().init(0) == {}
     assert MSE().as_layer().batch_dependent
     assert repr(MSE("sum").as_layer()) == "MSE(reduction='sum').as_layer()"
@@ -244,7 +244,7 @@ def test_misuse_is_explained(message):
 
 
 def test_a_loss_cannot_be_changed():
-    """It is frozen; replace makes another one."""
+    """A loss is frozen; replace makes another one."""
     loss = CrossEntropy()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         loss.reduction = "sum"

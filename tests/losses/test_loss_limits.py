@@ -43,7 +43,7 @@ def test_a_row_with_an_infinite_logit_leaves_others_as_they_are(reduction, smoot
 
 @pytest.mark.compiled
 def test_compiled_cross_entropy_has_the_limits():
-    """The rows have ∞ at the label and elsewhere; the results are those of eager mode."""
+    """The rows have ∞ at the label and elsewhere; the results match eager mode."""
     y, labels = torch.tensor([[INF, 1.0, 2.0], [INF, 1.0, 2.0], [0.5, 0.1, 0.2]]), torch.tensor([0, 1, 2])
     loss = fn.CrossEntropy(reduction="none")
     got = torch.compile(loss.value_and_grad, fullgraph=True)(y, labels)
@@ -52,7 +52,7 @@ def test_compiled_cross_entropy_has_the_limits():
 
 
 def test_rows_that_are_ignored_may_hold_anything():
-    """They may hold NaN and both infinities; the mean of such rows only is 0."""
+    """NaN and both infinities are tried; the mean of ignored rows only is 0."""
     y = torch.tensor([[INF, -INF, math.nan], [math.nan, 1.0, 2.0]])
     value, gy = fn.CrossEntropy().value_and_grad(y, torch.tensor([-100, -100]))
     assert (value.item(), gy.any().item()) == (0, False)
@@ -60,7 +60,7 @@ def test_rows_that_are_ignored_may_hold_anything():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_slope_of_bce_where_y_is_the_target_is_its_limit(dtype):
-    """It is 1 at 0 and -1 at 1, also by autograd."""
+    """The slope is 1 at 0 and -1 at 1, also by autograd."""
     y = torch.tensor([0.0, 1.0, 0.25], dtype=dtype)
     want = torch.tensor([1.0, -1.0, 0.0], dtype=dtype)
     value, gy = fn.BCE("sum").value_and_grad(y[:2], y[:2])

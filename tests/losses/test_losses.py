@@ -23,7 +23,7 @@ quick = settings(deadline=None, max_examples=40)
 @quick
 @given(leading=st.lists(st.integers(1, 4), min_size=1, max_size=3), seed=st.integers(0, 2**30))
 def test_elementwise_losses_are_torchs(name, reduction, leading, seed):
-    """Value, gy and gtarget are those of torch.nn and autograd, in float64, for any shape."""
+    """Value, gy and gtarget match torch.nn and autograd, in float64, for any shape."""
     ours, theirs, draw_y, draw_target = ELEMENTWISE[name]
     shape = (*leading, 3)
     y, target = draw_y(2 * seed, *shape), draw_target(2 * seed + 1, *shape)
@@ -68,7 +68,7 @@ def test_a_vector_is_a_batch_of_numbers(name):
 @pytest.mark.parametrize("name", ["MSE", "L1", "L2", "BCEWithLogits"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
 def test_integers_and_booleans_are_targets_without_gradient(name, dtype):
-    """They are converted to numbers, and their gradient is None."""
+    """The targets are converted to numbers, and their gradient is None."""
     loss = ELEMENTWISE[name][0]("mean")
     y, target = normal(1, 4, 3), shares(2, 4, 3) > 0.5
     value, gy, gtarget = by_layer(loss, y, target.to(dtype), torch.tensor(0.7, dtype=F64))
@@ -113,7 +113,7 @@ def cross_entropies(draw, soft: bool):
 @settings(deadline=None, max_examples=200)
 @given(case=cross_entropies(soft=False))
 def test_cross_entropy_of_labels_is_torchs(case):
-    """Value and gy are those of torch.nn and autograd for every shape, weight, ignored label, smoothing and reduction."""
+    """Value and gy match torch.nn and autograd for every shape, weight, ignored label, smoothing and reduction."""
     assert_agrees(*case)
 
 
@@ -121,7 +121,7 @@ def test_cross_entropy_of_labels_is_torchs(case):
 @settings(deadline=None, max_examples=60)
 @given(case=st.booleans().flatmap(lambda soft: cross_entropies(soft=soft)))
 def test_cross_entropy_agrees_with_its_twin(case):
-    """It is a layer on (y, target), for labels and for probabilities, which have a gradient."""
+    """The layer on (y, target) agrees, for labels and for probabilities, which have a gradient."""
     loss, theirs, y, target = case
     if loss.reduction != "batch":  # torch lacks this
         assert_loss_twins(loss, theirs(loss.reduction), y, target)
@@ -130,7 +130,7 @@ def test_cross_entropy_agrees_with_its_twin(case):
 @settings(deadline=None, max_examples=100)
 @given(case=cross_entropies(soft=True))
 def test_cross_entropy_of_probabilities_is_torchs(case):
-    """Value, gy and gtarget are those of torch.nn and autograd for every shape, weight, smoothing and reduction."""
+    """Value, gy and gtarget match torch.nn and autograd for every shape, weight, smoothing and reduction."""
     assert_agrees(*case)
 
 
@@ -347,6 +347,6 @@ def test_where_no_weight_counts_the_mean_is_0_with_smoothing_too():
 
 @pytest.mark.parametrize("pos_weight", [None, 3.0])
 def test_the_derivative_of_logits_at_0_is_the_slope(pos_weight):
-    """This holds for autograd of the forward formula too, which has no kink there."""
+    """Autograd of the forward formula agrees, which has no kink there."""
     loss, y, t = BCEWithLogits(pos_weight=pos_weight), torch.zeros(3), torch.tensor([0.0, 0.3, 1.0])
     torch.testing.assert_close(torch.func.grad(lambda y: loss(y, t))(y), loss.value_and_grad(y, t)[1])

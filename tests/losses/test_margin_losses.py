@@ -74,7 +74,7 @@ def test_margin_ranking_is_torchs(shape, margin, reduction, floating, seed):
 @quick
 @given(shape=st.lists(st.integers(1, 3), min_size=1, max_size=3), margin=st.floats(0, 2), floating=st.booleans(), seed=SEEDS)
 def test_hinge_is_its_formula(reduction, shape, margin, floating, seed):
-    """Value and both gradients agree; a margin of 0 gives those of the perceptron."""
+    """Value and both gradients agree; a margin of 0 gives the perceptron's."""
     y, target = normal(seed, *shape), normal(seed + 1, *shape) if floating else signs(seed, *shape)
     assert_derived(fn.Hinge(reduction, margin), lambda y, t: torch.clamp_min(margin - t * y, 0), y, target)
 
@@ -106,7 +106,7 @@ def test_slopes_at_the_kinks_are_torchs():
 
 @pytest.mark.parametrize("loss", [fn.MultiMargin(), fn.MulticlassHinge()], ids=str)
 def test_infinite_scores_have_their_limits(loss):
-    """They cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
+    """Infinite scores cost nothing on the right side and ∞ on the wrong one, with finite gradients."""
     y = torch.tensor([math.inf, 0.0, -math.inf])
     assert loss.value_and_grad(y, torch.tensor(0))[0] == 0
     value, gy = loss.value_and_grad(y, torch.tensor(1))

@@ -35,8 +35,8 @@ def test_it_is_the_sum_of_the_losses():
     torch.testing.assert_close(LOSS(Y, TARGET), value)
 
 
-def test_the_judge_finds_nothing():
-    """The judge also tests it as a layer, with gradients of the targets that have one."""
+def test_it_passes_check_loss():
+    """``check_loss`` also tests it as a layer, with gradients of the targets that have one."""
     check_loss(LOSS, Y, TARGET, compiled=False, dtypes=(torch.float64, torch.float16))
     weighed = fn.losses_of(a=fn.weighted(fn.CrossEntropy(ignore_index=0)), b=(2, fn.MSE()))
     target = {"a": (LABELS.clamp_min(0), normal(7, 7).abs()), "b": normal(8, 7, 2)}
@@ -69,7 +69,7 @@ def test_it_is_a_value():
 
 
 def test_the_history_has_every_part():
-    """Training and validation show parts without their factors; with a rate of 0 they are those of all rows."""
+    """Training and validation show parts without their factors; with a rate of 0 they match the losses of all rows."""
     columns = {"loss": LOSS(NET(PARAMS, X), TARGET)}
     columns |= {f"loss.{name}": value for name, (value, _) in LOSS.parts(NET(PARAMS, X), TARGET).items()}
     result = fn.fit(
@@ -101,7 +101,7 @@ def test_a_step_in_the_backward_pass_is_the_plain_step():
 
 
 def test_a_net_with_named_outputs_is_shown_as_others_are():
-    """It has a table and a drawing, and its sizes are inferred."""
+    """The net has a table and a drawing, and its sizes are inferred."""
     assert "moments" in str(fn.summary(NET, X))
     assert "moments" in fn.draw(NET).dot
     net = fn.graph("x", a=(fn.Linear(None, 3), "x"), b=(fn.Linear(None, 2), "x"), output={"one": "a", "two": "b"})
@@ -110,7 +110,7 @@ def test_a_net_with_named_outputs_is_shown_as_others_are():
 
 
 def test_each_row_has_its_gradient():
-    """The gradient is that of the row in a batch of one."""
+    """The gradient matches a batch of one row."""
     values, grads = fn.per_example_grads(NET, LOSS)(PARAMS, X, TARGET)
     for i in range(7):
         row = fn.tree.map(lambda leaf, i=i: leaf[i : i + 1], (X, TARGET))

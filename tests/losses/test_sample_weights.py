@@ -1,4 +1,4 @@
-"""Weights and masks of samples: values compared with plain formulas, gradients by the judge, exact zeros, and errors."""
+"""Weights and masks of samples: values compared with plain formulas, gradients checked by ``check_loss``, exact zeros, and errors."""
 
 import pickle
 
@@ -47,7 +47,7 @@ def test_elementwise_losses_are_weighted_sums_of_their_terms(w, reduction):
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_class_weights_multiply(smoothing, reduction):
-    """They are in both sums of the mean, and ignored rows have weight 0: the result is torch's with a factor for each row."""
+    """Class weights are in both sums of the mean, ignored rows have weight 0: the result is torch's with a factor per row."""
     class_weight = (0.5, 1.0, 3.0)
     loss = fn.CrossEntropy(class_weight, reduction=reduction, label_smoothing=smoothing)
     counts = torch.tensor([0.5, 3.0, 1.0, 0.0, 3.0], dtype=torch.float64)
@@ -122,8 +122,8 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_judge_finds_nothing(name):
-    """It tests the gradients of y, target and weights, and the weight of every split of the rows."""
+def test_it_passes_check_loss(name):
+    """The gradients of y, target and weights are checked, and the weight of every split of the rows."""
     loss, y, target = LOSSES[name]
     check_loss(loss, y, target, compiled=False, dtypes=(torch.float64, torch.bfloat16))
     weights = target[1] * torch.tensor([1, 0, 1, 0, 1]).reshape(5, *[1] * (target[1].dim() - 1))
@@ -196,7 +196,7 @@ def test_every_loss_takes_weights(kind):
 
 
 def test_a_custom_loss_has_weights_if_it_has_terms():
-    """It has terms for rows, and its ``weight_of`` leaves out some labels."""
+    """The loss has terms for rows, and its ``weight_of`` leaves out some labels."""
 
     @fn.frozen
     class Rows(fn.Loss):

@@ -41,7 +41,7 @@ def test_focal_is_its_formula(reduction, shape, alpha, gamma, seed):
     seed=SEEDS,
 )
 def test_multiclass_focal_is_its_formula(reduction, rest, gamma, is_weighted, seed):
-    """This holds for rows and for pixels, with weights and without."""
+    """Rows and pixels are tried, with weights and without."""
     w = random.uniform(seed, (3,), dtype=F64)
     labels = random.randint(seed + 1, (4, *rest), 0, 3)
 
@@ -54,7 +54,7 @@ def test_multiclass_focal_is_its_formula(reduction, rest, gamma, is_weighted, se
 
 
 def test_without_gamma_they_are_cross_entropies():
-    """This holds for the binary loss and for classes."""
+    """The binary loss and classes are tried."""
     y, t, labels = normal(1, 4, 3), shares(2, 4, 3), torch.tensor([0, 2, 1, 2])
     torch.testing.assert_close(fn.Focal(gamma=0.0).value_and_grad(y, t), fn.BCEWithLogits().value_and_grad(y, t))
     torch.testing.assert_close(
@@ -132,7 +132,7 @@ def test_labels_are_one_hot():
 
 
 def test_nothing_found_where_there_is_nothing_costs_nothing():
-    """This holds without ``smooth`` too, where the fraction is 0 / 0; NaN stays NaN."""
+    """Without ``smooth`` the fraction is 0 / 0, and still costs nothing; NaN stays NaN."""
     y = torch.full((1, 4), -math.inf)
     value, gy = fn.Dice(smooth=0.0).value_and_grad(y, torch.zeros(1, 4))
     assert value == 0

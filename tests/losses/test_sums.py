@@ -1,4 +1,4 @@
-"""Sums of losses: arithmetic, values and gradients compared with those of the terms, and errors."""
+"""Sums of losses: arithmetic, values and gradients compared with the terms', and errors."""
 
 import pickle
 
@@ -19,7 +19,7 @@ TERMS = st.lists(st.tuples(FACTORS, st.sampled_from([fn.MSE(), fn.L1("sum"), fn.
 
 @given(TERMS)
 def test_a_sum_is_the_sum_of_its_terms(terms):
-    """The value, the gradient of y, and through the layer that of the target are sums."""
+    """The value, the gradient of y, and (through the layer) the gradient of the target are sums."""
     loss = sum([factor * one for factor, one in terms])
     layer = loss.as_layer()
     value, cache = layer.apply({}, (Y, T))
@@ -76,7 +76,7 @@ def test_the_gradient_of_the_value_may_be_a_number_or_a_tensor():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_rounded_once(dtype):
-    """Value and gradients are those of float32, rounded."""
+    """Value and gradients match float32's, rounded."""
     loss, y, t = fn.MSE() + 0.3 * fn.L2() - 0.1 * fn.L1(), Y.to(dtype), T.to(dtype)
     single = loss.value_and_grad(y.float(), t.float())
     assert all(map(torch.equal, loss.value_and_grad(y, t), [one.to(dtype) for one in single]))

@@ -1,4 +1,4 @@
-"""Limits of losses: at 0, infinities and NaN, at kinks, for huge and tiny numbers; and what they refuse."""
+"""Limits of losses: at 0, infinities and NaN, at kinks, for huge and tiny numbers; and refused arguments."""
 
 import math
 import re
@@ -48,7 +48,7 @@ def test_huber_and_smooth_l1_at_kinks_and_infinities():
 
 
 def test_smooth_l1_neither_overflows_nor_underflows():
-    """This holds for huge or tiny β; torch has ∞ and 0."""
+    """Huge and tiny β are tried; torch has ∞ and 0."""
     (huge,), (slope,) = everywhere(fn.SmoothL1(beta=1e30), torch.tensor([1e25]), torch.zeros(1))
     assert (huge, slope) == (pytest.approx(5e19, rel=1e-6), pytest.approx(1e-5, rel=1e-6))
     (tiny,), (slope,) = everywhere(fn.SmoothL1(beta=1e-30), torch.tensor([1e-31]), torch.zeros(1))
@@ -104,7 +104,7 @@ def test_nan_is_not_hidden_by_signs(loss):
 
 
 def test_soft_margin_of_large_scores():
-    """It is linear on the wrong side, where torch overflows from 89 on, and 0 on the right one."""
+    """The loss is linear on the wrong side, where torch overflows from 89 on, and 0 on the right one."""
     y, t = torch.tensor([1e30, -1e30, INF, -INF, 104.0]), torch.tensor([-1, 1, 1, 1, -1])
     assert everywhere(fn.SoftMargin(), y, t) == ([y[0].item(), y[0].item(), 0.0, INF, 104.0], [1.0, -1.0, 0.0, -1.0, 1.0])
     assert fn.SoftMargin()(torch.tensor([30.0]), torch.tensor([1])).item() == pytest.approx(math.exp(-30), rel=1e-6)
@@ -130,7 +130,7 @@ def test_normal_numbers_far_away_do_not_overflow():
 
 @pytest.mark.parametrize("var", [0.0, 1e-9])
 def test_a_variance_below_eps_has_the_gradient_at_eps(var):
-    """This holds in ``value_and_grad`` and for autograd; torch's is the same."""
+    """``value_and_grad`` and autograd agree with torch."""
     mean, v, target = (torch.tensor([one], dtype=torch.float64) for one in (1.0, var, 0.5))
     loss = fn.GaussianNLL(eps=1e-3)
     value, gy = loss.value_and_grad((mean, v), target)
@@ -183,7 +183,7 @@ def test_nan_is_not_hidden(loss):
 )
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_rounded_once(loss, half):
-    """Value and both gradients are those of float32, rounded; nothing is rounded before."""
+    """Value and both gradients match float32's, rounded; nothing is rounded before."""
     y, target = (normal(seed, 300, 30).abs().mul(10).to(half) for seed in (1, 2))
     g = torch.tensor(0.7, dtype=half)
     layer = loss.as_layer()
@@ -204,7 +204,7 @@ def test_members_in_half_precision_do_not_overflow():
 
 @pytest.mark.compiled
 def test_compiled_losses_have_the_limits():
-    """The limits at infinities and zeros are those of eager mode."""
+    """The limits at infinities and zeros match eager mode."""
     edge = torch.tensor([-INF, INF, 0.0, 100.0, -100.0])
     zero_or_one = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])
     losses = [fn.KLDiv("none"), fn.PoissonNLL(reduction="none"), fn.LogCosh("none"), fn.SmoothL1("none", 0.5)]
@@ -225,7 +225,7 @@ def test_a_shared_variance_is_not_disturbed_by_terms_that_count_for_nothing():
 
 
 def test_weights_of_rows_leave_out_their_last_axis():
-    """This also holds if y has as many rows as classes, where the axes could be confused."""
+    """The axes are not confused even if y has as many rows as classes."""
     y, target, weights = normal(1, 2, 3, 3), normal(2, 2, 3, 3).sigmoid(), torch.ones(2, 3, dtype=torch.float64)
     y[0, 1], weights[0, 1] = NAN, 0.0
     gy = fn.weighted(fn.MultiLabelSoftMargin(reduction="sum")).value_and_grad(y, (target, weights))[1]

@@ -71,7 +71,7 @@ def test_gaussian_nll_agrees_with_its_twin(data, shape, seed, full, eps, reducti
 
 
 def weights(draw, seed, classes):
-    """Draw no weights, or weights of which one may be 0."""
+    """Draw no weights, or weights with perhaps one 0."""
     return draw(st.sampled_from([None, tuple(shares(seed, classes).tolist()), (*shares(seed, classes - 1).tolist(), 0.0)]))
 
 
@@ -81,7 +81,7 @@ def as_tensor(weight):
 
 @st.composite
 def labels(draw):
-    """Draw options of NLL, log-probabilities, and labels at least one of which counts."""
+    """Draw options of NLL, log-probabilities, and labels, at least one of them not ignored."""
     classes, inner, seed = draw(st.integers(2, 5)), draw(st.lists(st.integers(1, 3), max_size=2)), draw(seeds)
     shape = draw(st.sampled_from([(classes,), (draw(st.integers(1, 5)), classes, *inner)]))
     weight, found = weights(draw, seed, classes), random.bits(seed, shape[: len(shape) > 1] + shape[2:]).remainder(classes)
@@ -94,7 +94,7 @@ def labels(draw):
 @quick
 @given(case=labels(), reduction=torchs_reductions)
 def test_nll_agrees_with_its_twin(case, reduction):
-    """This holds for all weights and ignored labels, for rows, pixels and one vector."""
+    """All weights and ignored labels are tried, for rows, pixels and one vector."""
     options, y, target = case
     options["reduction"] = reduction
     assert_loss_twins(fn.NLL(**options), nn.NLLLoss(**options | {"weight": as_tensor(options["weight"])}), y, target)
@@ -116,7 +116,7 @@ def test_nll_of_log_softmax_is_cross_entropy(case, reduction):
 @quick
 @given(data=st.data(), leading=st.lists(st.integers(1, 4), max_size=2), seed=seeds, reduction=torchs_reductions)
 def test_multi_label_soft_margin_agrees_with_its_twin(data, leading, seed, reduction):
-    """This holds for all weights, for one row, several rows, and several axes of rows."""
+    """All weights are tried, for one row, several rows, and several axes of rows."""
     weight, shape = weights(data.draw, seed, 3), (*leading, 3)
     module = nn.MultiLabelSoftMarginLoss(as_tensor(weight), reduction=reduction)
     assert_loss_twins(fn.MultiLabelSoftMargin(weight, reduction), module, normal(seed, *shape), shares(seed + 1, *shape))

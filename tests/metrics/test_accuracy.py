@@ -9,7 +9,7 @@ Y = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
 
 
 def test_accuracy_takes_labels_and_rows():
-    """It is the share of rows whose largest output is at the label, or at the largest entry of the target."""
+    """Accuracy is the share of rows whose largest output is at the label, or at the largest entry of the target."""
     assert float(fn.accuracy(Y, torch.tensor([1, 0, 0]))) == pytest.approx(2 / 3)
     assert float(fn.accuracy(Y, torch.eye(2)[[1, 0, 1]])) == 1.0
 
@@ -56,7 +56,7 @@ def test_bad_arguments_are_refused_with_their_message(message):
 
 
 def test_the_accuracy_of_the_largest_outputs_has_its_own_column() -> None:
-    """It can therefore stand beside the accuracy."""
+    """Top-k accuracy can therefore be used beside the accuracy."""
     y, target = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), torch.tensor([1, 2])
     found = fn.evaluate(fn.Identity(), {}, (y, target), [fn.accuracy, fn.Accuracy(top_k=2), fn.Accuracy(3, name="three")])
     assert found == {"accuracy": 0.0, "top_2_accuracy": 0.5, "three": 1.0}

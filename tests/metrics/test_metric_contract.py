@@ -1,4 +1,4 @@
-"""The contract of metrics: totals add up, for every metric and in every mode; and what is refused."""
+"""The contract of metrics: totals add up, for every metric and in every mode; and refused arguments."""
 
 import pickle
 import warnings
@@ -58,7 +58,7 @@ def test_metrics_work_on_the_meta_device():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_outputs_are_those_of_float32(dtype):
-    """They agree bit for bit: nothing is computed in half precision."""
+    """The values agree bit for bit: nothing is computed in half precision."""
     for name, (metric, y, target) in CASES.items():
         if y.is_floating_point() and not isinstance(metric, fn.Average):
             assert fn.tree.equal(metric(y.to(dtype), target), metric(y.to(dtype).float(), target)), name
@@ -92,7 +92,7 @@ def test_counts_do_not_stop_where_float32_does():
 
 
 def test_totals_hold_no_graph():
-    """This holds for outputs that require gradients."""
+    """The outputs may require gradients."""
     for metric, y, target in CASES.values():
         if y.is_floating_point():
             total = metric.add(metric.start(), y.clone().requires_grad_(), target)

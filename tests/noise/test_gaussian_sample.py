@@ -12,7 +12,7 @@ N = 100_000
 
 @pytest.mark.parametrize(("mean", "log_variance"), [(0.0, 0.0), (3.0, -2.0), (-1.0, 1.5)])
 def test_samples_have_the_mean_and_the_variance(mean, log_variance):
-    """They are within 5 standard errors for 100 000 draws."""
+    """Both moments are within 5 standard errors for 100 000 draws."""
     x = (torch.full((N,), mean, dtype=torch.float64), torch.full((N,), log_variance, dtype=torch.float64))
     y, std = fn.GaussianSample()({}, x, 1), math.exp(log_variance / 2)
     assert y.mean().item() == pytest.approx(mean, abs=5 * std / math.sqrt(N))

@@ -1,4 +1,4 @@
-"""Noise: what is dropped together, which moments are kept, torch.nn's formula with the same mask, and the errors."""
+"""Noise: the elements dropped together, the preserved moments, torch.nn's formula with the same mask, and the errors."""
 
 import pytest
 import torch
@@ -95,7 +95,7 @@ def test_along_broadcast_dims_all_is_dropped_together(dims, shape):
 
 
 def test_axes_that_are_not_there_are_refused():
-    """The message says what is wrong with them."""
+    """The message has the rule for axes."""
     assert fn.Dropout(0.4, 1) == fn.Dropout(0.4, (1,))
     with pytest.raises(ValueError, match="Dropout: broadcast_dims must be a tuple of whole numbers, got 'all'"):
         fn.Dropout(0.4, "all")
@@ -105,7 +105,7 @@ def test_axes_that_are_not_there_are_refused():
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
 def test_alpha_dropout_keeps_mean_and_variance(p):
-    """This holds for inputs with mean 0 and variance 1."""
+    """The inputs have mean 0 and variance 1."""
     y = fn.AlphaDropout(p)({}, random.normal(1, (200_000,)), 2)
     assert abs(float(y.mean())) < 0.01
     assert abs(float(y.var()) - 1) < 0.02
@@ -198,7 +198,7 @@ STOCHASTIC = [
 
 @pytest.mark.parametrize("layer", STOCHASTIC, ids=repr)
 def test_without_a_key_all_of_them_refuse(layer):
-    """They never pass x through silently."""
+    """No layer passes x through silently."""
     with pytest.raises(ValueError, match="key") as caught:
         layer(layer.init(0), torch.ones(2, 3))
     assert str(caught.value) == f"{layer}: {NO_KEY}"

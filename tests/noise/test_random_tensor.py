@@ -19,7 +19,7 @@ def test_the_distributions():
 
 
 def test_sizes_and_dtypes_come_from_x_or_are_said():
-    """``InputOnes`` gives size 1 to each axis except the first; the dtype is that of x, unless x holds tokens."""
+    """``InputOnes`` gives size 1 to each axis except the first; the dtype is x's, unless x holds tokens."""
     rows = fn.RandomTensor("uniform", (fn.InputSize(), fn.InputOnes(less=1)))
     assert rows({}, torch.ones(4, 3, 2), 0).shape == (4, 1, 1)
     assert rows({}, torch.ones(4, dtype=torch.float64), 0).dtype is torch.float64
@@ -51,6 +51,6 @@ def test_it_draws_in_evaluation_too():
     ],
 )
 def test_bad_arguments(make, message):
-    """The message says what is wrong."""
+    """The message has the broken rule."""
     with pytest.raises(ValueError, match=message):
         make()

@@ -49,7 +49,7 @@ def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, ep
 )
 @settings(max_examples=40)
 def test_batch_norm_agrees_with_torch(channels, sizes, affine, eps, seed):
-    """Value, gradients and moved running statistics are those of torch.nn.BatchNorm1d in training."""
+    """Value, gradients and moved running statistics match torch.nn.BatchNorm1d in training."""
     layer = fn.BatchNorm1d(channels, eps=eps, affine=affine)
     module = nn.BatchNorm1d(channels, eps=eps, affine=affine, dtype=torch.float64)
     x = draw((sizes[0], channels, *sizes[1:]), seed) * 3 + 1

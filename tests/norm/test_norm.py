@@ -152,7 +152,7 @@ def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, se
 @given(st.integers(2, 9), st.data(), st.floats(0.1, 2), st.floats(-1, 2), st.floats(0.5, 3), st.integers(0, 9999))
 @settings(max_examples=40)
 def test_cross_map_normalization_of_few_channels_is_torchs(size, data, alpha, beta, k, seed):
-    """This holds up to size // 2 channels; beyond, torch's sums keep the first one, and its gradient does not match."""
+    """Up to size // 2 channels agree; beyond, torch's sums keep the first channel, and its gradient does not match."""
     shape = data.draw(st.tuples(st.integers(1, 2), st.integers(1, size // 2), st.integers(1, 3), st.integers(1, 3)))
     layer, twin = fn.CrossMapLRN2d(size, alpha, beta, k), nn.CrossMapLRN2d(size, alpha, beta, k)
     assert_twins(layer, twin, draw(shape, seed))
@@ -203,7 +203,7 @@ MIXED = [
 @pytest.mark.parametrize("layer", MIXED, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_beside_moments_in_single_goes_through_vmap_and_compile(layer, dtype):
-    """Numbers and dtypes are those of eager code."""
+    """Numbers and dtypes match eager code."""
     params, x, gy = tree.cast((layer.init(0), draw((4, 3, 5, 2)), draw((4, 3, 5, 2), 1)), dtype)
 
     def work(x, gy):

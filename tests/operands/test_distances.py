@@ -40,7 +40,7 @@ def pairs(draw_from):
 @given(pairs(), st.integers(0, 2), seeds)
 @settings(max_examples=30)
 def test_cosine_similarity_agrees_with_its_twin(shapes, dim, seed):
-    """They agree along any axis, for tensors that broadcast, and for a zero vector."""
+    """Any axis, tensors that broadcast, and a zero vector are tried."""
     first, second, count = shapes
     dim = dim % count
     x = draw(first, seed), draw(second, seed + 1)
@@ -53,7 +53,7 @@ def test_cosine_similarity_agrees_with_its_twin(shapes, dim, seed):
 @given(pairs(), degrees, st.sampled_from([1e-6, 0.0, 0.1]), st.booleans(), seeds)
 @settings(max_examples=60)
 def test_pairwise_distance_agrees_with_its_twin(shapes, p, eps, keepdim, seed):
-    """They agree for any degree, and for tensors that broadcast."""
+    """Any degree and tensors that broadcast are tried."""
     x = draw(shapes[0], seed), draw(shapes[1], seed + 1)
     assert_twins(fn.PairwiseDistance(p, eps, keepdim), nn.PairwiseDistance(p, eps, keepdim), x, call=on_pair)
 
@@ -68,7 +68,7 @@ def test_a_deviation_whose_square_overflows_does_not():
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, math.inf])
 def test_the_distance_of_equal_vectors_has_torchs_gradient(p):
-    """It is 0, or for the largest among equals a part of it, but never NaN."""
+    """The gradient is 0, or a share of it for the largest among equals, but never NaN."""
     x = draw((4, 3))
     assert_twins(fn.PairwiseDistance(p, 0.0), nn.PairwiseDistance(p, 0.0), (x, x), call=on_pair)
 
@@ -86,7 +86,7 @@ def test_cauchy_similarity_is_its_formula():
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 2), degrees, st.sampled_from([1e-12, 0.5]), seeds)
 @settings(max_examples=60)
 def test_normalize_agrees_with_torch(shape, dim, p, eps, seed):
-    """They agree along any axis, for any degree, also below ``eps``."""
+    """Any axis and degree are tried, also lengths below ``eps``."""
     dim = dim % len(shape)
     twin = Function(lambda x: nn.functional.normalize(x, p, dim, eps))
     assert_twins(fn.Normalize(p, dim, eps), twin, draw(shape, seed))
@@ -122,7 +122,7 @@ three = st.tuples(*[st.integers(1, 3)] * 3)
 @given(three, some_axes, st.booleans(), seeds)
 @settings(max_examples=20)
 def test_a_reduction_agrees_with_torch(name, shape, dim, keepdim, seed):
-    """They agree over all axes, one or several, kept or not; equal elements share the gradient."""
+    """All axes, one or several are reduced, kept or not; equal elements share the gradient."""
     twin = Function(lambda x: REDUCTIONS[name](x, (0, 1, 2) if dim is None else dim, keepdim=keepdim))
     assert_twins(getattr(fn, name)(dim, keepdim), twin, draw(shape, seed))
     assert_twins(getattr(fn, name)(dim, keepdim), twin, draw(shape, seed).sign())
@@ -131,7 +131,7 @@ def test_a_reduction_agrees_with_torch(name, shape, dim, keepdim, seed):
 @given(three, some_axes, st.booleans(), st.booleans(), seeds)
 @settings(max_examples=40)
 def test_a_product_agrees_with_torch(shape, dim, keepdim, zeros, seed):
-    """They agree over all axes, one or several, kept or not, with none, one or more zeros among the factors."""
+    """All axes, one or several are reduced, kept or not, with none, one or more zeros among the factors."""
 
     def product(x):
         for one in sorted(
@@ -158,7 +158,7 @@ def test_a_product_of_many_in_half_precision_is_rounded_once():
 @given(st.tuples(*[st.integers(2, 4)] * 3), some_axes, st.booleans(), st.integers(0, 1), seeds)
 @settings(max_examples=20)
 def test_a_spread_agrees_with_torch(name, shape, dim, keepdim, correction, seed):
-    """They agree biased and unbiased, over any axes; the gradient of equal elements is 0."""
+    """Biased and unbiased spreads over any axes are tried; the gradient of equal elements is 0."""
     f = getattr(torch, name.lower())
     twin = Function(lambda x: f(x, dim, correction=correction, keepdim=keepdim))
     assert_twins(getattr(fn, name)(dim, keepdim, correction), twin, draw(shape, seed))
@@ -212,7 +212,7 @@ def test_bad_input_is_refused_with_its_message(message):
     "layer", [fn.Sum(1), fn.Prod(1), fn.Max(1), fn.Var(1), fn.Std(1), fn.Normalize(), fn.Standardize()], ids=repr
 )
 def test_a_gradient_of_another_shape_is_refused(layer):
-    """It is not broadcast."""
+    """The gradient is not broadcast."""
     y, cache = layer.apply({}, X)
     with pytest.raises(ValueError, match="gy must have the shape of y"):
         layer.vjp({}, cache, y[:1])

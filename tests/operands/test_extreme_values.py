@@ -97,7 +97,7 @@ def test_zeros_do_not_hide_powers_that_vanish() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("wrapped", [fn.weight_norm, fn.spectral_norm])
 def test_a_weight_of_zeros_stays_zeros(wrapped: object, dtype: torch.dtype) -> None:
-    """Divisors of 0 become 1: w = 0, and gradients are those of a product with a constant, as autograd gives them."""
+    """Divisors of 0 become 1: w = 0, and the gradients match autograd through a product with a constant."""
     layer = wrapped(fn.Linear(3, 2, initializer="zeros"))  # type: ignore[operator]
     params = tree.cast(layer.init(0), dtype)
     x = torch.tensor([[1.0, 2.0, 3.0]], dtype=dtype)
@@ -170,7 +170,7 @@ def test_scores_in_half_precision_are_in_single(options: dict[str, bool], half: 
 @pytest.mark.parametrize("half", [torch.float32, *HALVES], ids=str)
 @pytest.mark.parametrize("kind", [torch.bool, None])
 def test_a_query_that_sees_nothing_is_zero(kind: torch.dtype | None, half: torch.dtype) -> None:
-    """This holds for the flash kernel and for the formula, and there is no gradient."""
+    """The flash kernel and the formula are tried; there is no gradient."""
     q, k, v = (random.normal(i, (1, 2, 3, 4)).to(half) for i in range(3))
     allowed = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])
     mask = allowed if kind else torch.zeros(3, 3, dtype=half).masked_fill(~allowed, -INF)

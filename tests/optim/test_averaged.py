@@ -46,14 +46,14 @@ def by_hand(average: Any, inner: fn.Optimizer, steps: int = 4) -> tuple[Tree, Tr
 @pytest.mark.parametrize("form", [lambda opt: opt, fn.donate], ids=["pure", "donated"])
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_it_averages_as_a_loop_by_hand(average: Any, form: Callable[[fn.Optimizer], fn.Optimizer], in_backward: bool) -> None:
-    """They agree bit for bit, running statistics too, whether their layer is trained, frozen, or has no other params."""
+    """Averages agree bit for bit, also running statistics in trained or frozen layers and in layers without other params."""
     opt = fn.Averaged(fn.Adam(0.1), average)
     params, state = trained(form(opt), in_backward=in_backward)
     assert tree.equal((params, opt.eval_params(state, params)), by_hand(average, fn.Adam(0.1)))
 
 
 def test_a_part_of_an_optimizer_averages_too() -> None:
-    """It may be in a chain, in a group of params, and around float32 masters, whose params it sees before rounding."""
+    """The part may be in a chain, in a group of params, and around float32 masters, whose params it sees before rounding."""
     average = fn.EMA(0.5)
     params, want = by_hand(average, fn.chain(fn.ClipByValue(0.01), fn.SGD(0.1)))
     opt: fn.Optimizer = fn.chain(fn.ClipByValue(0.01), fn.Averaged(fn.SGD(0.1), average))

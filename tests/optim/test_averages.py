@@ -51,14 +51,14 @@ def by_torch(start: int = 0, every: int = 1, **how: object) -> list[list[Tensor]
 
 
 def test_ema_is_that_of_torch() -> None:
-    """They agree at each of eight steps."""
+    """The averages agree at each of eight steps."""
     want = by_torch(multi_avg_fn=get_ema_multi_avg_fn(0.8))
     torch.testing.assert_close([tree.leaves(one) for one in averaged(fn.EMA(0.8))], want, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(("start", "every"), [(0, 1), (2, 3), (4, 1)])
 def test_swa_is_that_of_torch(start: int, every: int) -> None:
-    """They agree from the first update that counts; before it our average is the last params."""
+    """The averages agree from the first update that counts; before it our average is the last params."""
     got = [tree.leaves(one) for one in averaged(fn.SWA(start, every))]
     want = by_torch(start, every)
     torch.testing.assert_close(got[start:], want[start:], rtol=1e-12, atol=1e-14)
@@ -96,7 +96,7 @@ def test_half_precision_is_averaged_in_float32(average: fn.EMA | fn.SWA) -> None
 
 @each_average
 def test_states_are_pure_and_keep_their_kind(average: fn.EMA | fn.SWA) -> None:
-    """They share no memory with params, which may be donated; integers have their last value, and None stays."""
+    """States share no memory with params, which may be donated; integers have their last value, and None stays."""
     params = {"w": torch.ones(3), "n": torch.tensor(1), "none": None}
     state = average.init(params)
     kept = tree.map(torch.clone, state)

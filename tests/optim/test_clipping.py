@@ -42,7 +42,7 @@ each_transform = pytest.mark.parametrize("transform", ALL, ids=repr)
 
 @pytest.mark.parametrize("max_norm", [1e-3, 0.5, 5.0, 1e6])
 def test_clipping_by_norm_is_that_of_torch(max_norm: float) -> None:
-    """The factor is that of torch.nn.utils.clip_grad_norm_, including the 10⁻⁶ in its denominator."""
+    """The factor matches torch.nn.utils.clip_grad_norm_, including the 10⁻⁶ in its denominator."""
     expected = by_torch(lambda params: torch.nn.utils.clip_grad_norm_(params, max_norm), grads())
     torch.testing.assert_close(tree.leaves(clipped(ClipByGlobalNorm(max_norm), grads())), expected, rtol=1e-14, atol=0)
 
@@ -90,7 +90,7 @@ def test_squares_of_float64_neither_overflow_nor_vanish(size: float, mapped: boo
 
 
 def test_an_infinite_gradient_is_not_hidden() -> None:
-    """It becomes NaN and the finite ones 0, as in torch.nn.utils."""
+    """An infinite element becomes NaN and finite ones 0, as in torch.nn.utils."""
     gradients = {"w": torch.tensor([1.0, math.inf]), "b": torch.ones(2)}
     expected = by_torch(lambda params: torch.nn.utils.clip_grad_norm_(params, 1.0), gradients)
     torch.testing.assert_close(tree.leaves(clipped(ClipByGlobalNorm(1.0), gradients)), expected, equal_nan=True)

@@ -51,7 +51,7 @@ def test_a_layerwise_step_gives_the_bits_of_a_whole_one(optimizer: fn.Optimizer)
 
 @pytest.mark.parametrize("optimizer", [one for one in [*INNER, *MATRICES] if one.acts_on == "tree"], ids=repr)
 def test_what_acts_on_the_tree_makes_no_layerwise_step(optimizer: fn.Optimizer) -> None:
-    """It is refused when the step is made."""
+    """The optimizer is refused when the step is made."""
     with pytest.raises(ValueError, match="in_backward"):
         fn.train_step(NET, fn.MSE(), optimizer, in_backward=True)
 
@@ -77,7 +77,7 @@ def test_wrappers_that_do_nothing_change_no_bit(optimizer: fn.Optimizer) -> None
 
 @each_inner
 def test_two_halves_of_a_gradient_make_one_step(optimizer: fn.Optimizer) -> None:
-    """This holds for ``MultiSteps`` with the same gradient twice, and with the sum of two in halves."""
+    """``MultiSteps`` gets the same gradient twice, or the sum of two in halves."""
     params, want = leaves(0), leaves(0)
     twice = fn.MultiSteps(optimizer, 2)
     state, alone = twice.init(params), optimizer.init(want)

@@ -49,6 +49,6 @@ def test_every_optimizer_comes_down() -> None:
 
 @pytest.mark.parametrize("opt", DESCENDING, ids=repr)
 def test_it_comes_down(opt: fn.Optimizer) -> None:
-    """It reaches the bottom of a bowl from (-1, 2), with value 7, and of the valley from (-0.5, 0.25), with value 2.25."""
+    """Each optimizer descends a bowl from (-1, 2), with value 7, and the valley from (-0.5, 0.25), with value 2.25."""
     assert lowest(fn.donate(opt), bowl, (-1.0, 2.0), 1e-2) < 1e-2
     assert lowest(fn.donate(opt), rosenbrock, (-0.5, 0.25), 0.1) < 0.1

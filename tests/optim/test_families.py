@@ -1,4 +1,4 @@
-"""Optimizers: what all of them do with late gradients, and what some of them refuse."""
+"""Optimizers: late gradients in all of them, and arguments that some of them refuse."""
 
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_a_constant_gradient_leaves_the_centered_rmsprop_finite(form: Any) -> No
 
 
 def test_the_averaged_params_of_asgd_are_the_mean_of_the_last() -> None:
-    """This holds from step t₀ + 1 on; before, they are the params themselves, in separate memory."""
+    """The average begins at step t₀ + 1; before, it equals the params, in separate memory."""
     optimizer, params, trace = fn.ASGD(lr=0.1, t0=3), leaves(0), []
     state = optimizer.init(params)
     for seed in range(8):

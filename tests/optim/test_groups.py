@@ -34,7 +34,7 @@ def test_each_group_steps_as_its_optimizer_does() -> None:
 
 
 def test_the_first_group_that_takes_a_leaf_has_it() -> None:
-    """The order is that of the dict; functions get the path and the leaf."""
+    """The dict determines the order; functions get the path and the leaf."""
     params, grads = start()
     deep = lambda path, leaf: path.startswith("3.") and leaf.dim() == 2
     opt = fn.by_path({deep: None, fn.is_matrix: fn.SGD(1.0), "1.*": fn.SGD(2.0), "*": fn.SGD(0.0)})
@@ -47,7 +47,7 @@ def test_the_first_group_that_takes_a_leaf_has_it() -> None:
 
 
 def test_muon_for_matrices_and_adamw_for_the_others_in_one_line() -> None:
-    """It trains in float32, also with ``train_step`` in eager mode."""
+    """The optimizer trains in float32, also with ``train_step`` in eager mode."""
     opt = fn.by_path({"3.*": fn.AdamW(0.05), fn.is_matrix: fn.Muon(0.05), "*": fn.AdamW(0.05)})
     params, x = NET.init(0), fn.random.normal(1, (32, 3))
     state, step, values = opt.init(params), fn.train_step(NET, fn.MSE(), opt), []
@@ -104,7 +104,7 @@ def test_rates_and_state_are_by_group() -> None:
 
 
 def test_it_compares_prints_and_pickles_as_a_value() -> None:
-    """This holds after steps too; the repr is the call that makes it."""
+    """Steps do not change the value; its repr is the call that makes it."""
     opt = fn.by_path({"*.bias": fn.SGD(0.5), fn.is_matrix: fn.Adam(), "*": None})
     params, grads = start()
     opt.update(grads, opt.init(params), params)

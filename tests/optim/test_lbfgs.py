@@ -70,7 +70,7 @@ def test_a_hundred_steps_are_torchs_on_rosenbrock(options: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_steps_are_torchs_on_a_net(options: dict[str, Any]) -> None:
-    """At most 100 iterations are compared; after them a difference of rounding grows to that of another descent."""
+    """At most 100 iterations are compared; after them rounding errors lead to another descent."""
     f, start = small_net()
     steps = 100 // options.get("max_iter", 20)
     got, want = (run(one, f, start, steps) for run, one in ((ours, fn.LBFGS(**options)), (theirs, options)))

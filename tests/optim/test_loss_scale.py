@@ -71,7 +71,7 @@ def test_the_factor_follows_the_rule_of_torch() -> None:
 
 
 def test_the_factor_stays_finite() -> None:
-    """It does not grow beyond the range of float32."""
+    """The factor does not grow beyond the range of float32."""
     transform = fn.LossScale(2.0**127, growth_interval=1)
     _, state = transform.update({"w": torch.ones(1)}, transform.init({}), {})
     assert float(state["scale"]) == 2.0**127
@@ -86,7 +86,7 @@ def test_gradients_are_divided_and_what_is_infinite_passes() -> None:
 
 @pytest.mark.compiled
 def test_scaled_steps_compile_whole() -> None:
-    """They agree with the steps of eager mode, to rounding."""
+    """Compiled steps agree with eager steps, up to rounding."""
     torch._dynamo.reset()
     opt = fn.MasterWeights(fn.chain(fn.LossScale(growth_interval=2), fn.SGD(LR)))
     got, want = trained(NET, opt, PARAMS, 6, compiled=True), trained(NET, opt, PARAMS, 6)
@@ -94,7 +94,7 @@ def test_scaled_steps_compile_whole() -> None:
 
 
 def test_what_does_not_fit_is_explained_as_without_a_factor() -> None:
-    """The loss says what is wrong with the target."""
+    """The loss raises its usual error about the target."""
     opt = fn.chain(fn.LossScale(), fn.SGD(1.0))
     step = fn.train_step(NET, fn.MSE(), opt)
     with pytest.raises(ValueError, match=r"MSE\(\): target must have the shape of y"):

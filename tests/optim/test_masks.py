@@ -73,7 +73,7 @@ def test_without_a_net_names_and_shapes_decide() -> None:
 
 
 def test_patterns_functions_and_trees_choose() -> None:
-    """They all choose the same params."""
+    """All three choose the same params."""
     params = {"body": fn.Linear(2, 2).init(0), "head": fn.Linear(2, 2).init(0)}
     assert decayed(params, "*") == {"body.weight", "body.bias", "head.weight", "head.bias"}
     assert decayed(params, ("head.*", "*.weight")) == {"body.weight", "head.weight", "head.bias"}
@@ -84,7 +84,7 @@ def test_patterns_functions_and_trees_choose() -> None:
 
 
 def test_a_function_is_called_once_for_params_of_a_kind() -> None:
-    """It is asked again for others."""
+    """The function is called again for other params."""
     asked: list[str] = []
     transform = fn.AddDecayedWeights(0.1, lambda path, leaf: not asked.append(path))
     for sizes in ((2, 2), (2, 2), (2, 3), (2, 2)):

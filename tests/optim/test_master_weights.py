@@ -41,7 +41,7 @@ def rounded(params: Any, like: Any) -> Any:
 @each_form
 @each_inner
 def test_params_are_those_of_the_run_in_float32_rounded(inner: fn.Optimizer, form: Any, half: torch.dtype) -> None:
-    """They agree at every step, bit for bit; leaves in float32 and float64 are the inner optimizer's own."""
+    """Params agree at every step, bit for bit; the inner optimizer updates float32 and float64 leaves itself."""
     opt, params = form(fn.MasterWeights(inner)), leaves(0, half)
     state, wide = opt.init(params), widened(params)
     wide_state = inner.init(wide)
@@ -95,7 +95,7 @@ def test_masters_beyond_the_range_and_nan_are_kept() -> None:
 
 @each_half
 def test_the_state_has_masters_of_the_halves_only(half: torch.dtype) -> None:
-    """They are float32; a leaf without a gradient and its master stay."""
+    """Masters are float32; a leaf without a gradient and its master stay."""
     opt, params = fn.MasterWeights(fn.Adam()), leaves(0, half)
     state = opt.init(params)
     assert {name: x.dtype for name, x in tree.names(state["masters"]).items()} == dict.fromkeys(
@@ -124,7 +124,7 @@ def test_it_works_within_a_chain(half: torch.dtype, form: Any) -> None:
 @pytest.mark.compiled
 @each_form
 def test_a_compiled_train_step_moves_masters(form: Any) -> None:
-    """It agrees with the eager one, to a rounding of the param."""
+    """The compiled step agrees with the eager one, up to a rounding of the param."""
     net, opt = fn.serial(fn.Linear(3, 4), fn.Tanh(), fn.Linear(4, 2)), form(fn.MasterWeights(fn.Adam(1e-3)))
     x, target = fn.random.normal(1, (8, 3)).bfloat16(), fn.random.normal(2, (8, 2)).bfloat16()
     step = fn.train_step(net, fn.MSE(), opt)
@@ -149,7 +149,7 @@ def test_a_compiled_train_step_moves_masters(form: Any) -> None:
     ],
 )
 def test_a_state_of_another_kind_is_refused(state: Any, message: str) -> None:
-    """This includes the state of the inner optimizer alone, and one made for params in float32."""
+    """Examples are the state of the inner optimizer by itself, and a state made for params in float32."""
     half = {"w": torch.ones(2, dtype=torch.bfloat16)}
     with pytest.raises(ValueError, match=message):
         fn.MasterWeights(fn.SGD(0.1)).update(half, state, half)

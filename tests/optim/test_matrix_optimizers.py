@@ -131,7 +131,7 @@ def test_muon_refuses_what_is_no_matrix() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_muon_steps_each_matrix_of_a_stack(dtype: torch.dtype) -> None:
-    """They agree to rounding, as a batched product rounds differently."""
+    """Steps agree up to rounding, because a batched product rounds differently."""
     stack = draw(0, {"w": (3, 5, 4)})
     opt = fn.Muon(0.1, stacked=True, ns_dtype=dtype)
     together = ours(opt, stack, 1)["w"]
@@ -142,7 +142,7 @@ def test_muon_steps_each_matrix_of_a_stack(dtype: torch.dtype) -> None:
 
 
 def test_the_steps_of_muon_are_nearly_orthogonal() -> None:
-    """The singular values of a step are near its length, whatever those of the gradient are."""
+    """The singular values of a step are close to its length, whatever the gradient's singular values are."""
     p = torch.zeros(6, 6, dtype=torch.float64)
     g = torch.diag(10.0 ** torch.arange(0.0, -3.0, -0.5, dtype=torch.float64))
     opt = fn.Muon(1.0, weight_decay=0.0, ns_dtype=None)
@@ -152,7 +152,7 @@ def test_the_steps_of_muon_are_nearly_orthogonal() -> None:
 
 
 def test_adafactor_holds_a_row_and_a_column() -> None:
-    """The state of a matrix of 300 by 200 has 500 numbers; that of a vector has its size."""
+    """The state of a matrix of 300 by 200 has 500 numbers; the state of a vector has its size."""
     state = fn.Adafactor().init({"w": torch.zeros(300, 200), "b": torch.zeros(7)})
     sizes = {path: leaf.numel() for path, leaf in tree.names(state).items() if leaf.numel()}
     assert sizes == {"step": 1, "row_var.w": 300, "col_var.w": 200, "variance.b": 7}

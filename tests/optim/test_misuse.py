@@ -17,7 +17,7 @@ def rate(step: int, scale: float) -> float:
     ids=["layer", "loss", "class", "class with init", "function of two"],
 )
 def test_a_rate_is_no_layer_loss_class_or_function_of_more(lr: object) -> None:
-    """They are callable, but not with a step."""
+    """These values are callable, but not with a step."""
     for make in (fn.SGD, fn.Muon, lambda one: fn.AdamW(betas=(0.9, one))):
         with pytest.raises(ValueError, match=r"must be a (number, a 0-d tensor, or a schedule|tuple of two numbers)"):
             make(lr)
@@ -32,7 +32,7 @@ def test_a_rate_of_another_kind_is_refused() -> None:
 
 
 def test_a_rate_may_be_any_function_of_the_step() -> None:
-    """It may have a default, be a method, or have no signature."""
+    """The function may have a default, be a method, or have no signature."""
     for lr in (lambda step, scale=0.1: scale, fn.CosineSchedule(0.1, 10), [0.1, 0.2].__getitem__):
         assert fn.SGD(lr).rates({"step": torch.tensor(0)})["lr"] == pytest.approx(0.1)
 
@@ -88,7 +88,7 @@ def test_a_compiled_step_of_lbfgs_is_refused_at_once() -> None:
 
 
 def test_a_contrastive_loss_names_what_came() -> None:
-    """It got a pair, but takes the views stacked in one tensor."""
+    """The loss got a pair, but expects the views stacked in one tensor."""
     with pytest.raises(ValueError, match=r"y must be a dense floating tensor, got a tuple of 2"):
         fn.NTXent()((torch.ones(2, 3), torch.ones(2, 3)), None)
 

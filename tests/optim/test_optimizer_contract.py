@@ -135,7 +135,7 @@ def test_the_step_counts_the_updates() -> None:
 
 @each_optimizer
 def test_the_state_is_read_and_written_by_name(optimizer: Optimizer) -> None:
-    """Every leaf can be read and replaced by its path, and the next update uses what was written."""
+    """Every leaf can be read and replaced by its path, and the next update uses the new value."""
     params, state = run(optimizer, leaves(0), steps=2)
     for path, leaf in tree.names(state).items():
         written = tree.replace(state, path, leaf + 1)
@@ -274,7 +274,7 @@ def assert_layouts_change_nothing(used: Optimizer, plain: Optimizer, shape: tupl
 
 @each_optimizer
 def test_equal_values_give_equal_bits_whatever_their_strides(optimizer: Optimizer) -> None:
-    """This holds for pure and donated steps, in each precision."""
+    """Pure and donated steps are tried, in each precision."""
     for dtype, sizes in SIZES.items():
         for shape in sizes:
             for used in (optimizer, donate(optimizer)):
@@ -444,7 +444,7 @@ def finds_nan(optimizer: Optimizer, state: State, params: Tree) -> bool:
 
 @each_optimizer
 def test_a_nan_is_not_hidden(optimizer: Optimizer) -> None:
-    """It reaches its param from the third gradient, in each precision, pure, donated and mapped."""
+    """A NaN in the third gradient reaches its param, in each precision, pure, donated and mapped."""
     for dtype in (torch.float32, torch.float16):
         ones, spoiled = [{"w": torch.full((2, 3), number, dtype=dtype)} for number in (1.0, torch.nan)]
         for used in (optimizer, donate(optimizer)):

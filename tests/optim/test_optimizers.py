@@ -84,7 +84,7 @@ def test_adam_takes_the_steps_of_torch(ours: Any, theirs: Any, how: dict[str, An
     ("ours", "theirs"), [(SGD(), torch.optim.SGD), (Adam(), torch.optim.Adam), (AdamW(), torch.optim.AdamW)], ids=repr
 )
 def test_the_defaults_are_those_of_torch(ours: Optimizer, theirs: Any) -> None:
-    """Without arguments the steps are those of torch.optim without arguments."""
+    """Without arguments the steps match torch.optim without arguments."""
     assert_same_trace(ours, torch_run(theirs))
 
 
@@ -279,7 +279,7 @@ def test_a_state_of_another_net_is_refused_with_the_path(optimizer: Optimizer) -
 
 
 def test_a_state_of_another_optimizer_is_refused() -> None:
-    """The message says what the state must hold, and what it got."""
+    """The message has the expected keys of the state, and what it got."""
     assert str(misfit(state=SGD().init(leaves(0)))) == (
         "SGD(momentum=0.9): state must be a dict of step, momentum_buffer, as init returns it, got a dict with the keys 'step'"
     )

@@ -67,7 +67,7 @@ def test_updates_by_a_plan_have_the_bits_of_those_without(optimizer: fn.Optimize
 
 @pytest.mark.parametrize("option", ["list", "fused"])
 def test_each_kernel_of_donated_sgd_gives_the_same_bits(option: str) -> None:
-    """This holds with one thread and with two."""
+    """One thread and two are tried."""
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -105,7 +105,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @each_form
 def test_what_differs_from_the_plan_goes_the_general_way(change: Any, donated: bool) -> None:
-    """The result is that of an optimizer without plans."""
+    """The result matches an optimizer without plans."""
     optimizer = fn.SGD(0.1, momentum=0.9, donated=donated)
     params, state = run(optimizer, 3)
     assert len(optimizer._plans.plans) == 1

@@ -49,20 +49,20 @@ def rates_of(plateau: ReduceOnPlateau, metrics: list[Any]) -> list[float]:
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_the_rates_are_those_of_torch(mode: str, options: dict[str, Any]) -> None:
-    """They agree after each of 200 metrics, bit for bit."""
+    """The rates agree after each of 200 metrics, bit for bit."""
     for seed in range(3):
         metrics = metrics_of(seed)
         assert rates_of(ReduceOnPlateau(0.1, mode, **options), metrics) == torch_rates(metrics, 0.1, mode=mode, **options)
 
 
 def test_the_rate_falls_in_these_tests() -> None:
-    """They therefore compare more than a constant."""
+    """The tests therefore compare more than a constant."""
     for options in OPTIONS:
         assert min(rates_of(ReduceOnPlateau(0.1, **options), metrics_of(0))) < 0.1
 
 
 def test_a_metric_may_be_any_number_or_a_scalar_tensor() -> None:
-    """It may have any dtype; the state does not change."""
+    """The metric may have any dtype; the state does not change."""
     plateau = ReduceOnPlateau(0.1, patience=0)
     state = plateau.init()
     before = tree.map(torch.clone, state)
@@ -120,7 +120,7 @@ def test_a_plateau_is_a_value_whose_state_can_be_saved() -> None:
 
 
 def test_a_plateau_sets_the_rate_of_an_optimizer() -> None:
-    """It works as in the docstring, and Adam keeps its state."""
+    """The loop in the docstring works, and Adam keeps its state."""
     plateau, opt, params = ReduceOnPlateau(0.1, patience=0), fn.Adam(0.1), {"w": torch.ones(3)}
     state, seen = opt.init(params), plateau.init()
     for loss in (1.0, 1.0, 1.0):

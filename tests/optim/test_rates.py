@@ -96,7 +96,7 @@ def test_a_tensor_gives_the_bits_of_its_number(value: Any) -> None:
 
 @each_value
 def test_a_rate_follows_a_schedule(value: Any) -> None:
-    """``rates`` returns what the next update uses, and a bad value is refused."""
+    """``rates`` returns the rates of the next update, and a bad value is refused."""
     for make, place in inner_rates(value):
         if isinstance(value, fn.Rprop):
             continue

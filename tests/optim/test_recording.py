@@ -1,4 +1,4 @@
-"""Recorded norms: the optimizer's step is unchanged bit for bit, and the means are those of a hand-written loop."""
+"""Recorded norms: the optimizer's step is unchanged bit for bit, and the means match a hand-written loop."""
 
 import math
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def difference(new: Tree, old: Tree) -> Tree:
 @each_form
 @pytest.mark.parametrize("opt", one_of_each(OPTIMIZERS), ids=lambda opt: type(opt).__name__)
 def test_every_optimizer_steps_as_without_it(opt: fn.Optimizer, form: Callable[[fn.Optimizer], Any]) -> None:
-    """They agree bit for bit, and the norms are those of each gradient and each change of params."""
+    """Steps agree bit for bit, and the norms are computed from each gradient and each change of params."""
     recorder, params, got = form(recorded(opt)), leaves(0, torch.float32), leaves(0, torch.float32)
     state, inner = recorder.init(got), opt.init(params)
     grad_norms, update_norms = [], []
@@ -50,7 +50,7 @@ def test_every_optimizer_steps_as_without_it(opt: fn.Optimizer, form: Callable[[
 
 
 def test_it_keeps_the_contract_of_optimizers() -> None:
-    """It works under vmap, on the meta device and donated, and refuses what optimizers refuse."""
+    """The recorder works under vmap, on the meta device and donated, and refuses the same arguments as optimizers."""
     params = {"w": torch.ones(2, 3), "n": torch.tensor(1), "b": torch.ones(3)}
     for opt in (fn.Adam(0.1), fn.MasterWeights(fn.chain(fn.LossScale(), fn.SGD(0.1))), fn.SAM(fn.SGD(0.1))):
         fn.testing.check_optimizer(recorded(opt), params, compiled=False)
@@ -72,7 +72,7 @@ def test_a_state_is_wrapped_and_read() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_norms_do_not_overflow_or_vanish(dtype: torch.dtype) -> None:
-    """Squares may exceed the range of the dtype; half-precision updates may exceed that of float16."""
+    """Squares may exceed the range of the dtype; half-precision updates may exceed the range of float16."""
     huge, tiny = {"float64": (1e200, 1e-200), "float16": (6e4, 6e-8)}.get(str(dtype)[6:], (1e30, 1e-30))
     for size in (huge, tiny):
         grads, recorder = {"w": torch.full((10_000,), size, dtype=dtype)}, recorded(fn.SGD(1.0))
@@ -84,7 +84,7 @@ def test_norms_do_not_overflow_or_vanish(dtype: torch.dtype) -> None:
 
 @each_form
 def test_a_loss_scale_is_divided_out(form: Callable[[fn.Optimizer], Any]) -> None:
-    """Norms are those of the gradient of the loss, without the factor of the loss scale."""
+    """Norms are of the gradient of the loss, without the factor of the loss scale."""
     scaled = form(recorded(fn.chain(fn.LossScale(), fn.SGD(0.1))))
     plain = recorded(fn.SGD(0.1))
     found = []
@@ -123,7 +123,7 @@ def test_an_optimizer_that_evaluates_has_the_norm_of_the_first_gradient(opt: Any
 
 
 def test_a_step_records_the_accumulated_gradient() -> None:
-    """The gradient is that of all micro-batches together."""
+    """The recorded norm is of the gradient of all micro-batches together."""
     net, recorder = fn.Linear(3, 2), recorded(fn.SGD(0.1))
     params = net.init(0)
     _, state, _ = fn.train_step(net, LOSS, recorder, accumulate=4)(params, recorder.init(params), X, TARGET)
@@ -132,7 +132,7 @@ def test_a_step_records_the_accumulated_gradient() -> None:
 
 
 def test_a_donated_optimizer_is_recorded() -> None:
-    """It may be donated before or after; arguments that it will not write to are not copied."""
+    """The optimizer may be donated before or after; arguments that it will not write to are not copied."""
     params, frozen = {"w": torch.ones(4), "big": torch.ones(4)}, {"w": torch.ones(4), "big": None}
     for recorder in (recorded(fn.donate(fn.SGD(0.5))), fn.donate(recorded(fn.SGD(0.5)))):
         given = tree.map(torch.clone, params)

@@ -83,7 +83,7 @@ def settings(optimizer: fn.Optimizer, *, pure: bool = True) -> Iterator[tuple[fn
 
 
 def looked_at(optimizer: fn.Optimizer, state: Tree, name: str) -> list[str]:
-    """Return the paths in a state that end with a name, except those that an update without an inner step does not touch."""
+    """Return the paths in a state that end with a name, except paths that an update without an inner step does not touch."""
     waits = isinstance(optimizer, fn.MultiSteps) and int(state["step"] + 1) % optimizer.k
     return [
         path for path in tree.names(state) if path.rpartition(".")[2] == name and not (waits and path.startswith("optimizer"))
@@ -127,7 +127,7 @@ def test_a_moment_that_does_not_fit_is_refused(optimizer: Any) -> None:
 
 @each_optimizer
 def test_a_count_of_steps_that_is_none_is_refused(optimizer: Any) -> None:
-    """It must be a 0-d int64 tensor, even if all gradients are None."""
+    """The count must be a 0-d int64 tensor, even if all gradients are None."""
     for used, grads, state, params, path in settings(optimizer):
         for name in looked_at(used, state, "step"):
             for step in STEPS:
@@ -224,7 +224,7 @@ def shared_params_are_refused(optimizer: fn.Optimizer, kind: str) -> None:
 @each_optimizer
 @pytest.mark.parametrize("steps", [2])
 def test_params_cut_from_one_tensor_are_taken(optimizer: Any, steps: int) -> None:
-    """They share a storage but no element, even if one lies between the elements of the other."""
+    """The params share a storage but no element, even if one lies between the elements of the other."""
     dtype = torch.bfloat16 if isinstance(optimizer, fn.MasterWeights) else torch.float32
     whole = fn.random.normal(0, (4, 6)).to(dtype)
     cut = {"a": whole[:, ::2], "b": whole[:, 1::2]}
@@ -260,7 +260,7 @@ TAKEN: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 
 @each_optimizer
 def test_what_is_taken_is_taken_whole(optimizer: Any) -> None:
-    """The step is that of plain copies, bit for bit, and no returned tensor requires grad."""
+    """The step matches a step with plain copies, bit for bit, and no returned tensor requires grad."""
     for used, *given, path in settings(optimizer):
         for kind, change in TAKEN.items():
             grads, state, params = tree.map(torch.clone, tuple(given))
@@ -274,7 +274,7 @@ def test_what_is_taken_is_taken_whole(optimizer: Any) -> None:
 @each_optimizer
 @pytest.mark.parametrize("steps", [0])
 def test_a_gradient_across_two_params_is_taken_whole(optimizer: Any, steps: int) -> None:
-    """It begins in one param and ends in the next, so a kernel would stop after half of the step."""
+    """The gradient begins in one param and ends in the next, so a kernel would stop after half of the step."""
     used, _, _, params = setting(fn.donate(optimizer), steps)
     flat = fn.random.normal(5, (24,)).to(params["first"].dtype)
     params, grads = {"a": flat[:12], "b": flat[12:]}, {"a": flat[6:18], "b": flat[:12]}
@@ -368,7 +368,7 @@ def test_the_error_of_a_schedule_stays_what_it_was(form: Any) -> None:
 
 @each_form
 def test_a_rate_that_is_a_tensor_gives_the_bits_of_its_number(form: Any) -> None:
-    """This holds even if it requires grad."""
+    """The tensor may require grad."""
     got = []
     for rate in (0.125, torch.tensor(0.125), torch.tensor(0.125, requires_grad=True)):
         optimizer, grads, state, params = setting(form(fn.Adam(lambda step, rate=rate: rate, weight_decay=0.1)), 2)
@@ -383,7 +383,7 @@ def test_a_rate_that_is_a_tensor_gives_the_bits_of_its_number(form: Any) -> None
 @pytest.mark.parametrize("path", ["first", "last"])
 @pytest.mark.parametrize("optimizer", [fn.SGD(0.1, momentum=0.9), fn.Adam(0.1), fn.MasterWeights(fn.Adam(0.1))], ids=repr)
 def test_a_compiled_update_refuses_before_it_writes(optimizer: Any, form: Any, path: str) -> None:
-    """It refuses at the first call and after others, with the error of eager mode."""
+    """The update refuses at the first call and after others, with the error of eager mode."""
     optimizer, grads, state, params = setting(form(optimizer), 1)
     compiled = fn.compile(optimizer.update)
     for kind in ("longer", "float64"):

@@ -48,7 +48,7 @@ scheduler = torch.optim.lr_scheduler
 
 
 def test_every_schedule_is_in_the_catalogue() -> None:
-    """It is there by itself or within another one."""
+    """Each is there by itself or within another one."""
     public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, Schedule)}
     within = [part for one in ALL for part in fn.value.parts(one)]
     assert {type(part) for part in within} >= public - {Schedule, fn.FormulaSchedule}
@@ -91,7 +91,7 @@ def test_a_compiled_step_follows_its_schedules() -> None:
 
 @each_schedule
 def test_a_tensor_gets_the_bits_of_its_number(schedule: Schedule) -> None:
-    """This holds in eager mode, also at steps far beyond the end."""
+    """Eager mode is tried, also at steps far beyond the end."""
     for step in (*range(70), *HUGE):
         assert schedule(torch.tensor(step)).item() == schedule(step)
 
@@ -220,7 +220,7 @@ def pairs(draw: st.DrawFn) -> tuple[Schedule, Any]:
 @given(pairs())
 @settings(max_examples=40)
 def test_phases_of_any_length_are_those_of_torch(pair: tuple[Schedule, Any]) -> None:
-    """They agree as numbers, and under vmap."""
+    """Rates agree for numbers, and under vmap."""
     schedule, theirs = pair
     expected = pytest.approx(torch_rates(0.3, theirs, 99), rel=1e-12, abs=1e-14)
     assert [schedule(step) for step in range(99)] == expected
@@ -279,7 +279,7 @@ def test_a_schedule_begins_at_its_start_and_stays_at_its_end(schedule: Schedule,
 
 @pytest.mark.parametrize("value", [0.1, 0.3, 1e-7])
 def test_a_way_from_a_number_to_itself_is_constant(value: float) -> None:
-    """It is exactly constant, although a sum of fractions of the number would round."""
+    """The rate is exactly constant, although a sum of fractions of the number would round."""
     for schedule in (LinearSchedule(value, value, 7), CosineSchedule(value, 7, value), PolynomialSchedule(value, 7, 2.0, value)):
         assert {schedule(step) for step in range(9)} == {value}
 
@@ -339,7 +339,7 @@ def test_growth_without_a_bound_ends_at_infinity() -> None:
 
 
 def test_schedules_multiply_and_add() -> None:
-    """They combine with each other and with numbers on either side; longer products are flat."""
+    """Schedules combine with each other and with numbers on either side; longer products are flat."""
     a, b = LinearSchedule(1.0, 2.0, 10), CosineSchedule(3.0, 7)
     for step in range(12):
         assert (a * b)(step) == a(step) * b(step)
@@ -362,7 +362,7 @@ def test_a_schedule_does_not_multiply_with_anything_else(other: Any) -> None:
 
 
 def test_a_function_gets_the_int_that_the_schedule_gets() -> None:
-    """It can therefore index a table; in eager mode it gets an int for a tensor too."""
+    """The function can therefore index a table; in eager mode it gets an int for a tensor too."""
     table = (0.3, 0.2, 0.1)
     schedule = LambdaSchedule(lambda step: table[step])
     assert [schedule(step) for step in range(3)] == [schedule(torch.tensor(step)).item() for step in range(3)] == [*table]
@@ -372,7 +372,7 @@ def test_a_function_gets_the_int_that_the_schedule_gets() -> None:
 
 @pytest.mark.parametrize("result", [None, "0.1", math.nan, True, torch.ones(2, dtype=torch.float64), torch.tensor(1j)], ids=repr)
 def test_a_function_that_returns_no_number_is_refused(result: Any) -> None:
-    """This holds for a number and for a tensor as the step."""
+    """A number and a tensor as the step are tried."""
     schedule = LambdaSchedule(lambda _: result)
     for step in (3, torch.tensor(3), torch.tensor(3, device="meta")):
         with pytest.raises(
@@ -448,7 +448,7 @@ def test_lists_become_tuples() -> None:
 
 
 def test_tensors_scale_and_shift_schedules() -> None:
-    """They work on both sides, with the bits of their numbers; they are equal by identity, as rates are."""
+    """Tensors work on both sides, with the bits of their numbers; like rates, they are equal by identity."""
     decay, peak = fn.LinearSchedule(1.0, 0.0, 10), torch.tensor(0.3, dtype=torch.float64)
     for made, want in ((peak * decay, 0.3 * decay), (decay * peak, decay * 0.3), (peak + decay, 0.3 + decay)):
         assert [made(t) for t in range(12)] == [want(t) for t in range(12)]
@@ -476,7 +476,7 @@ def test_a_peak_is_swept_by_vmap() -> None:
 
 
 def test_a_scale_of_cycles_must_be_a_number() -> None:
-    """It must be one for an int and for a tensor as the step; a constant works under ``vmap`` too."""
+    """The result must be a number for an int and for a tensor as the step; a constant works under ``vmap`` too."""
     schedule = fn.CyclicSchedule(0.0, 1.0, 2, scale_fn=lambda cycle: None)
     for run in (lambda: schedule(1), lambda: torch.func.vmap(schedule)(torch.arange(3))):
         with pytest.raises(ValueError, match=r"CyclicSchedule.*scale_fn must return a finite number, or a 0-d tensor, got None"):

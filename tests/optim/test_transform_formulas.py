@@ -160,7 +160,7 @@ BUILT = {
 
 @pytest.mark.parametrize("name", BUILT)
 def test_blocks_make_known_optimizers(name: str) -> None:
-    """Twelve steps of the chain equal those of the optimizer, to rounding."""
+    """Twelve steps of the chain match the optimizer, up to rounding."""
     chain, optimizer = BUILT[name]
     got, want = run(chain, leaves(0))[0], run(optimizer, leaves(0))[0]
     torch.testing.assert_close(tree.leaves(got), tree.leaves(want), rtol=1e-12, atol=1e-13)
@@ -245,7 +245,7 @@ def test_a_missing_gradient_changes_no_other_noise() -> None:
 
 
 def test_privacy_noise_has_the_std_of_the_mechanism() -> None:
-    """It is σ C / B at every step."""
+    """The std is σ C / B at every step."""
     transform, zeros = fn.AddPrivacyNoise(3.0, max_norm=0.5, batch_size=10), {"a": torch.zeros(40000)}
     new, state = transform.update(zeros, transform.init(zeros), zeros)
     again, _ = transform.update(zeros, state, zeros)
@@ -255,7 +255,7 @@ def test_privacy_noise_has_the_std_of_the_mechanism() -> None:
 
 
 def test_a_monitor_keeps_what_it_measures() -> None:
-    """It stands before and after a clip, and the measure may be a tree; the gradients pass unchanged."""
+    """Monitors come before and after a clip, and a measure may be a tree; the gradients pass unchanged."""
     params = {"w": torch.zeros(4)}
     opt = fn.chain(fn.Monitor(), fn.ClipByGlobalNorm(1.0), fn.Monitor(), fn.Monitor(lambda g: g), fn.SGD(1.0))
     state = opt.init(params)

@@ -67,7 +67,7 @@ def test_equal_arguments_give_equal_bits_and_stay_as_they_are(transform: fn.Grad
 
 @each_transform
 def test_what_comes_out_has_no_graph(transform: fn.GradientTransform) -> None:
-    """This holds even if gradients have a graph: one in the state would grow with every step."""
+    """Gradients may have a graph; a graph in the state would grow with every step."""
     params, state = leaves(0), transform.init(leaves(0))
     for graphs in (False, True, True):
         ps, gs = [tree.map(lambda x, graphs=graphs: x.clone().requires_grad_(graphs) * 1, one) for one in (params, leaves(1))]
@@ -113,7 +113,7 @@ def test_a_nan_is_passed_on(transform: fn.GradientTransform) -> None:
 
 @each_transform
 def test_zero_gradients_make_no_nan(transform: fn.GradientTransform) -> None:
-    """This holds even if params are zeros too."""
+    """Params may be zeros too."""
     params = {"w": torch.zeros(3)}
     new, _ = transform.update(params, transform.init(params), params)
     assert tree.all_finite(new)
@@ -151,7 +151,7 @@ def test_updates_compile_whole(transform: fn.GradientTransform) -> None:
 
 @each_transform
 def test_transforms_are_values(transform: fn.GradientTransform) -> None:
-    """They compare, hash, pickle and copy; one that was used equals a new one."""
+    """Transforms compare, hash, pickle and copy; one that was used equals a new one."""
     again = pickle.loads(pickle.dumps(transform))
     assert again.replace() == transform or isinstance(transform, (fn.ScaleBySchedule, fn.Monitor))
     run(transform, steps=1)
@@ -190,7 +190,7 @@ NEEDS_NO_PARAMS = {"shape", "dtype"}
 
 @each_transform
 def test_misfits_are_refused_with_their_path(transform: fn.GradientTransform) -> None:
-    """Transforms that look at gradients refuse wrong ones, and those that do not fit params or state."""
+    """Transforms that read gradients refuse wrong ones, and gradients that do not fit params or state."""
     params = {"a": torch.ones(2), "b": torch.ones(2)}
     state = transform.init(params)
     looks = getattr(transform, "reads_params", False) or [*getattr(transform, "moments", ())] not in ([], ["nan_count"])

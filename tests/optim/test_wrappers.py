@@ -82,7 +82,7 @@ def test_multi_steps_keeps_what_a_leaf_missed() -> None:
 
 
 def test_skipped_updates_change_nothing_but_counts() -> None:
-    """A hundred updates, every third with a NaN or an infinity, equal the others alone."""
+    """A hundred updates, every third with a NaN or an infinity, equal the updates without them."""
 
     def spoil(step: int, grads: Tree) -> Tree:
         bad = float("nan") if step % 2 else float("inf")
@@ -176,7 +176,7 @@ def test_sam_is_the_papers(adaptive: bool) -> None:
 
 
 def test_sam_trains_within_train_step() -> None:
-    """Its step is the two halves by hand; statistics are those of the first evaluation, and both use one key."""
+    """Its step is the two halves by hand; statistics come from the first evaluation, and both use one key."""
     net = fn.serial(fn.Linear(3, 8), fn.BatchNorm1d(8), fn.Dropout(0.5), fn.Tanh(), fn.Linear(8, 2))
     x, target, params, opt = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2)), net.init(0), fn.SAM(fn.Adam(0.1), 0.2)
     got = fn.train_step(net, fn.MSE(), opt)(params, opt.init(params), x, target, fn.key(3))
@@ -189,7 +189,7 @@ def test_sam_trains_within_train_step() -> None:
 
 @pytest.mark.compiled
 def test_a_step_with_sam_compiles_whole() -> None:
-    """It compiles to one graph, also donated, and agrees to rounding."""
+    """The step compiles to one graph, also donated, and agrees up to rounding."""
     net, opt = fn.mlp([3, 8, 2]), fn.SAM(fn.SGD(0.1, momentum=0.9))
     x, target, params = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2)), net.init(0)
     step = fn.train_step(net, fn.MSE(), opt)
@@ -257,7 +257,7 @@ each_wrapper = pytest.mark.parametrize(
 
 @each_wrapper
 def test_wrappers_refuse_what_they_cannot_hold(wrap: Any) -> None:
-    """This includes other values, optimizers already donated, and those whose ``update`` is not their whole step."""
+    """Examples are other values, donated optimizers, and optimizers whose ``update`` is not their whole step."""
     for inner, rule in [
         (fn.MSE(), "must be an optimizer"),
         (fn.donate(fn.SGD()), "must not be donated; donate the wrapper instead"),
@@ -301,7 +301,7 @@ def test_wrappers_refuse_before_they_write(wrap: Any, form: Any) -> None:
 
 @pytest.mark.parametrize("form", [lambda o: o, fn.donate], ids=["pure", "donated"])
 def test_wrappers_step_layer_by_layer(form: Any) -> None:
-    """Those that act on leaves do so in the backward pass, bit for bit, with counts and the copies of ``repeat``."""
+    """Wrappers that act on leaves update in the backward pass, bit for bit, with counts and the copies of ``repeat``."""
     net = fn.serial(fn.Linear(3, 8), fn.repeat(fn.serial(fn.Linear(8, 8), fn.Tanh()), 3), fn.Linear(8, 2))
     x, target = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2))
     inner = fn.Adam(0.1, betas=(0.0, 0.9))

@@ -67,7 +67,7 @@ def test_unpooling_is_torch_s(axes, data):
 
 @pytest.mark.parametrize("options", [(2,), (2, 3), ((2, 3), (3, 4)), ((2, 3), None, (1, 0))], ids=str)
 def test_unpooling_has_torch_s_size(options):
-    """It is (length - 1) stride - 2 padding + kernel_size along each axis."""
+    """The size is (length - 1) stride - 2 padding + kernel_size along each axis."""
     pair = (draw((2, 3, 4, 5)), torch.zeros(2, 3, 4, 5, dtype=torch.int64))
     assert fn.MaxUnpool2d(*options)({}, pair).shape == nn.MaxUnpool2d(*options)(*pair).shape
 

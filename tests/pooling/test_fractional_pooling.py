@@ -1,4 +1,4 @@
-"""Fractional pooling compared with torch.nn's for equal samples, what is drawn, half precision, and the errors."""
+"""Fractional pooling compared with torch.nn's for equal samples; random samples, half precision, and the errors."""
 
 import pytest
 import torch

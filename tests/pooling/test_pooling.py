@@ -123,7 +123,7 @@ def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_windows_side_by_side_in_half_precision(dtype, by_slices):
-    """They agree bit for bit with torch, forward and backward."""
+    """The results agree bit for bit with torch, forward and backward."""
     x = draw((8, 16, 12, 12)).to(dtype).requires_grad_()
     want = nn.functional.max_pool2d(x, 2)
     y, cache = fn.MaxPool2d(2).apply({}, x.detach())
@@ -268,7 +268,7 @@ NO_CHANNELS = [
 
 @pytest.mark.parametrize("layer", NO_CHANNELS, ids=repr)
 def test_without_channels_the_result_is_empty(layer):
-    """It has the lengths that other channels have, and so has the gradient; torch refuses most of them."""
+    """The result and the gradient have the lengths that other channels have; torch refuses most of them."""
     lengths = (5,) * getattr(layer, "axes", 2) if isinstance(getattr(layer, "axes", 2), int) else (5, 5)
     some = layer({}, torch.ones(2, 2, *lengths))
     y, cache = layer.apply({}, torch.ones(2, 0, *lengths))

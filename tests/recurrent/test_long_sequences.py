@@ -38,7 +38,7 @@ def test_pieces_give_what_the_whole_gives(steps, limit, lengths, monkeypatch):
 
 
 def test_prediction_is_never_in_pieces():
-    """It keeps nothing, so the bits are those of the whole."""
+    """Prediction keeps nothing, so the bits match the whole sequence."""
     x = random.normal(0, (10, 2, 3), dtype=torch.float32)
     with forced("long LSTM", "pieces"):
         got = LAYER(PARAMS, x)

@@ -75,7 +75,7 @@ def test_a_net_agrees_with_torch(name, data, stated, seed):
 @given(nets(), st.lists(st.integers(1, 4), min_size=3, max_size=3), st.integers(0, 99))
 @settings(max_examples=40)
 def test_lengths_do_what_packed_sequences_do(case, lengths, seed):
-    """Outputs are 0 after a row's end, states are those of its last step, and gradients are torch.nn's of a packed sequence."""
+    """Outputs are 0 after a row's end, states come from its last step, and gradients match torch.nn's for a packed sequence."""
     kind, sizes, options, _, _ = case
     ours, theirs = NETS[kind]
     options = options | {"batch_first": True, "dropout": 0.0}

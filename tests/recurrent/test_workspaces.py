@@ -1,5 +1,7 @@
 """The part of oneDNN's workspace that an LSTM's backward pass needs."""
 
+from copy import deepcopy as copy_deeply
+
 import pytest
 import torch
 
@@ -20,32 +22,67 @@ def forward(steps, rows, inputs, outputs):
     return x, *w, h, c, y, h_n, c_n, *slopes, workspace
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_the_backward_pass_reads_what_was_copied_only(shape, monkeypatch):
-    """Gradients have the same bits if everything that is not copied is NaN, and the workspace is not modified."""
-    given = forward(*shape)
-    before = given[-1].clone()
-    monkeypatch.setattr(lstm_operators, "copied", lambda workspace, x, hh: workspace.clone())
-    whole = lstm_operators.run_back(*given)
-    monkeypatch.undo()
-    poisoned = []
+def same_bits(ones, others):
+    """Tell whether two rows of tensors have the same bits."""
+    return all(torch.equal(one, other) for one, other in zip(ones, others, strict=True))
 
-    def all_nan(like):
-        poisoned.append(torch.full_like(like, 255))
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_backward_pass_reads_what_is_kept_only(shape):
+    """Gradients have the same bits if the rest is NaN, and what is kept is not modified."""
+    *given, kept = forward(*shape)
+    before, whole = kept.clone(), vars(kept)["whole_workspace"]
+    assert kept.numel() < whole.numel()
+    first = lstm_operators.run_back(*given, kept)
+    whole[kept.numel() :] = 255
+    assert same_bits(lstm_operators.run_back(*given, kept), first)
+    assert torch.equal(kept, before)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_copy_of_what_is_kept_gives_the_same_bits(shape, monkeypatch):
+    """It is copied to a new workspace, without the part in its middle that is not read."""
+    *given, kept = forward(*shape)
+    poisoned, copy, fresh = [], kept.clone(), torch.Tensor.new_empty
+
+    def all_nan(like, size):
+        poisoned.append(fresh(like, size).fill_(255))
         return poisoned[-1]
 
-    monkeypatch.setattr(workspaces.torch, "empty_like", all_nan)
-    part = lstm_operators.run_back(*given)
+    monkeypatch.setattr(torch.Tensor, "new_empty", all_nan)
+    found = lstm_operators.run_back(*given, copy)
     monkeypatch.undo()
-    assert len(poisoned) == 1  # otherwise the layout is unknown, and all was copied
-    assert all(torch.equal(one, other) for one, other in zip(whole, part, strict=True))
-    assert torch.equal(given[-1], before)
+    assert len(poisoned) == 1
+    assert same_bits(found, lstm_operators.run_back(*given, kept))
 
 
-def test_a_workspace_of_another_layout_is_copied_whole():
+def test_a_workspace_is_lent_to_one_call_at_a_time():
+    """Another call gets a copy meanwhile, and later calls the workspace itself, also after an error."""
+    x, _, hh, *_, kept = forward(3, 2, 7, 6)
+    whole = vars(kept)["whole_workspace"]
+    with workspaces.workspace_of(kept, x, hh) as first, workspaces.workspace_of(kept, x, hh) as second:
+        assert first is whole
+        assert second.data_ptr() != whole.data_ptr()
+        assert second.shape == whole.shape
+    with pytest.raises(ZeroDivisionError), workspaces.workspace_of(kept, x, hh):
+        _ = 1 / 0
+    with workspaces.workspace_of(kept, x, hh) as again:
+        assert again is whole
+
+
+def test_a_deep_copy_is_independent():
+    """Its backward pass writes to its own workspace."""
+    *given, kept = forward(5, 4, 64, 64)
+    copy = copy_deeply(kept)
+    assert vars(copy)["whole_workspace"].data_ptr() == copy.data_ptr() != kept.data_ptr()
+    assert same_bits(lstm_operators.run_back(*given, copy), lstm_operators.run_back(*given, kept))
+
+
+def test_a_workspace_of_another_layout_is_kept_and_copied_whole():
     """With one more page, the positions of the parts are unknown."""
     x, hh = torch.zeros(3, 2, 7), torch.zeros(24, 6)
     workspace = fn.random.randint(0, (8 * 4096,), 0, 256).to(torch.uint8)
+    assert workspaces.kept_of(workspace, x, hh) is workspace
     new = workspaces.copied(workspace, x, hh)
     assert torch.equal(new, workspace)
     assert new.data_ptr() != workspace.data_ptr()

@@ -53,7 +53,7 @@ def test_an_exception_leaves_the_old_file(path, monkeypatch, kind, where):
 
 
 def test_an_exception_amid_writing_leaves_the_old_file(path, monkeypatch):
-    """It may occur when some of the tensors are written."""
+    """The exception occurs when some of the tensors are written."""
     module = file_format if path.suffix == ".fn" else safetensors_format
     count = iter(range(10))
 
@@ -132,7 +132,7 @@ def test_relative_paths_and_long_names_are_files_too(tmp_path, monkeypatch):
 
 
 def test_the_file_is_on_the_disk_before_it_gets_its_name(path, monkeypatch):
-    """It is flushed, then renamed, then the folder is flushed; the temporary name begins with a dot, in the same folder."""
+    """The file is flushed, then renamed, then the folder is flushed; the temporary name has a dot and is in the same folder."""
     done, sync, replace = [], os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (done.append(os.fstat(number)), sync(number)))
     monkeypatch.setattr(Path, "replace", lambda one, other: (done.append(one), replace(one, other)))

@@ -95,7 +95,7 @@ def test_what_is_not_dense_is_copied_at_the_call(tmp_path, held):
 
 
 def test_inference_tensors_are_saved_too(path):
-    """They have no version, but checksums work."""
+    """Inference tensors have no version, but checksums work."""
     with torch.inference_mode():
         w = torch.randn(3)
         fn.save_in_background(path, w).result()
@@ -140,7 +140,7 @@ def save_and_leave(path):
 
 
 def test_the_interpreter_waits_at_its_exit(path):
-    """It waits for unwritten files; a forked process has its own thread for them."""
+    """The interpreter waits for unwritten files; a forked process has its own thread for them."""
     fn.save_in_background(path, 1).result()
     in_a_fork(save_and_leave, path)
     assert torch.equal(fn.load(path), torch.full((100_000,), 2.0))

@@ -1,4 +1,4 @@
-"""Checkpoints: which files are kept, which one is loaded, and what is refused."""
+"""Checkpoints: which files are kept, which one is loaded, and which arguments are refused."""
 
 import math
 import pickle
@@ -128,7 +128,7 @@ def test_the_newest_is_loaded_by_default(tmp_path):
 
 
 def test_options_of_load_are_handed_on(tmp_path):
-    """They are new names, partial trees and devices."""
+    """The options are new names, partial trees and devices."""
     checkpoints = filled(tmp_path, 1)
     like = {"new": {"weight": torch.zeros(3)}, "other": torch.ones(1)}
     loaded = checkpoints.load(like=like, rename={"weight": "new.weight"}, partial=True, device="cpu")
@@ -219,7 +219,7 @@ def test_files_that_another_process_deletes_meanwhile_are_no_damage(tmp_path, mo
 
 
 def test_it_is_a_value(tmp_path):
-    """It prints as the call that makes it, pickles, compares, and takes a string or a path."""
+    """``Checkpoints`` prints as the call that makes it, pickles, compares, and accepts a string or a path."""
     assert repr(Checkpoints("runs/one")) == "Checkpoints('runs/one', keep=3)" == str(Checkpoints(Path("runs/one")))
     value = Checkpoints(tmp_path, None, every=20, background=True)
     assert repr(value) == f"Checkpoints('{tmp_path}', keep=None, every=20, background=True)"
@@ -236,7 +236,7 @@ def test_a_folder_is_a_path(folder):
 
 @pytest.mark.parametrize("step", [-1, 1.0, True, "1", math.nan, torch.tensor(1)])
 def test_a_step_is_a_whole_number(tmp_path, step):
-    """This holds for saving and loading."""
+    """Saving and loading are tried."""
     checkpoints = filled(tmp_path, 1)
     for use in (lambda: checkpoints.save(step, 0), lambda: checkpoints.load(step), lambda: checkpoints.load_metadata(step)):
         with pytest.raises(ValueError, match=r"step must be a whole number of at least 0, got"):
@@ -251,7 +251,7 @@ def test_options_are_judged_when_it_is_made(field, got):
 
 
 def test_older_files_are_deleted_where_they_are(tmp_path, monkeypatch):
-    """This holds for background saves too, while the process changes its working directory."""
+    """Background saves are tried too, while the process changes its working directory."""
     monkeypatch.chdir(tmp_path)
     checkpoints = fn.Checkpoints("checkpoints", keep=1, background=True)
     checkpoints.save(1, torch.zeros(10))

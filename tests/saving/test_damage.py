@@ -62,7 +62,7 @@ def test_a_file_with_a_changed_byte_is_refused(tmp_path, flip):
 
 @pytest.mark.parametrize("flip", [1, 64, 255])
 def test_a_changed_byte_of_a_safetensors_file_never_makes_another_tree(tmp_path, flip):
-    """It is refused, except in text that only other programs read."""
+    """The file is refused, unless the byte is in text that only other programs read."""
     path = tmp_path / "a.safetensors"
     data = saved(path)
     for_others = range(data.index(b'"format":"pt"') + 1, data.index(b'"format":"pt"') + 12)
@@ -98,7 +98,7 @@ def test_the_small_file_loads(tmp_path):
 
 
 def test_files_of_other_formats_are_refused_by_name(tmp_path):
-    """They are a file of torch.save, a pickle, text, and an empty file."""
+    """Examples are a file of torch.save, a pickle, text, and an empty file."""
     path = tmp_path / "a.fn"
     torch.save({"w": torch.ones(2)}, path)
     refused(path, path.read_bytes(), "a zip archive, as torch.save writes")
@@ -184,7 +184,7 @@ TREES = {
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=repr)
 def test_wrong_lengths_are_refused(tmp_path, lengths):
-    """They are lengths of the header and of the file; nothing is allocated for them."""
+    """Lengths of the header and of the file are tried; nothing is allocated for them."""
     refused(tmp_path / "a.fn", forged(of_tensor('["float32",[0],null]'), bytes(100), **lengths))
 
 
@@ -206,6 +206,6 @@ def test_impossible_trees_are_refused(tmp_path):
 
 
 def test_metadata_may_hold_no_tensors(tmp_path):
-    """It is read without them."""
+    """Metadata is read without the tensors."""
     text = '{"tree":null,"metadata":["tensor",0],"tensors":[["float32",[0],null]]}'
     refused(tmp_path / "a.fn", forged(text, bytes(-(32 + len(text)) % 64) + bytes(4)))

@@ -79,7 +79,7 @@ def test_a_file_of_version_1_loads_bit_for_bit(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_version_1_loads_in_part(name):
-    """It may be loaded into a tree with fewer paths, and under other names."""
+    """The file may be loaded into a tree with fewer paths, and under other names."""
     loaded = fn.load(FOLDER / name, LIKE, partial=True)
     assert same(loaded, {"point": Point(numbered("int64", 2), None)})
     assert bits(fn.load(FOLDER / name, rename={"dtypes.*": "d.*", "3.*": None})["d"]["uint8"]) == [0, 7, 14, 21, 28]

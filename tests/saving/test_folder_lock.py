@@ -42,7 +42,7 @@ def is_free(folder):
 
 
 def test_a_second_run_is_refused(tmp_path):
-    """It may use another path to the folder; saves within the first run continue, and the folder is free afterwards."""
+    """The second run may use another path to the folder; saves within the first continue, and the folder is free afterwards."""
     one, other = Checkpoints(tmp_path / "new"), Checkpoints(tmp_path / "new" / ".." / "new", background=True)
     with one.locked():
         assert not is_free(one.folder)
@@ -67,7 +67,7 @@ def test_a_run_does_not_wait_for_another_process(tmp_path, word, said):
     checkpoints = Checkpoints(tmp_path)
     with (
         held_elsewhere(tmp_path, word),
-        pytest.raises(ValueError, match=rf"^Checkpoints\(.*one training at a time.*another process is {said}"),
+        pytest.raises(ValueError, match=rf"^Checkpoints\(.*only one run at a time.*another process is {said}"),
         checkpoints.locked(),
     ):
         pass
@@ -261,7 +261,7 @@ bad.save(2, torch.ones(1000))
 
 
 def test_the_end_of_the_interpreter_waits_and_reports_the_error(tmp_path):
-    """It runs in a separate process, which does not wait itself."""
+    """The program runs in a separate process, which does not wait itself."""
     ended = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "step-000000002.fn" in ended.stderr
     assert torch.equal(Checkpoints(tmp_path / "good").load(), torch.ones(1000))

@@ -21,7 +21,7 @@ def path(tmp_path):
 
 
 def test_everything_that_does_not_fit_is_in_one_error(path):
-    """It lists paths that are missing, extra, of another shape, dtype or type, and nodes of another kind."""
+    """The error lists paths that are missing, extra, of another shape, dtype or type, and nodes of another kind."""
     like = {
         "net": [{"weight": W.T, "bias": B.double(), "scale": B}, {}],
         "step": 3.0,
@@ -100,7 +100,7 @@ def test_partial_keeps_what_the_file_lacks_and_leaves_out_what_like_lacks(path):
 
 
 def test_paths_of_like_must_be_unique(path):
-    """They are checked as in ``tree.names``."""
+    """The paths are checked as in ``tree.names``."""
     with pytest.raises(ValueError, match=r"^load: the paths of the leaves must be unique, got '1' twice"):
         fn.load(path, {1: B, "1": B})
 
@@ -165,7 +165,7 @@ def test_a_rename_that_makes_no_sense_is_refused(path, rename, words):
 
 
 def test_device_is_where_tensors_go(path):
-    """It may be a name or a value; one unknown to torch is refused."""
+    """The device may be a name or a value; one unknown to torch is refused."""
     for device in ("cpu", torch.device("cpu")):
         assert fn.load(path, device=device)["net"][0]["weight"].device.type == "cpu"
     assert fn.load(path, device="meta")["net"][0]["weight"].is_meta

@@ -64,7 +64,7 @@ def refused():
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of prototypes
 @pytest.mark.parametrize("name", ["tree.fn", "tree.safetensors"])
 def test_what_would_not_come_back_is_refused_with_its_path(tmp_path, name):
-    """This holds at any depth, and no file is created."""
+    """The leaf may be at any depth, and no file is created."""
     for value, rule in refused().values():
         with pytest.raises(ValueError, match=rf"^save: .*{rule}"):
             fn.save(tmp_path / name, value)
@@ -81,7 +81,7 @@ def test_metadata_must_hold_no_tensors(tmp_path):
 
 
 def test_a_tree_within_itself_and_a_deep_one_are_refused(tmp_path):
-    """They are refused before Python's recursion limit; 100 nested nodes can be saved."""
+    """Both are refused before Python's recursion limit; 100 nested nodes can be saved."""
     loop = []
     loop.append(loop)
     deep = 0
@@ -102,7 +102,7 @@ def test_tensors_of_a_transformation_are_refused(tmp_path):
 
 @pytest.mark.parametrize("path", [3, None, b"a.fn", "", "a\0b", "folder/", ["a.fn"]], ids=repr)
 def test_a_path_must_name_a_file(path):
-    """This holds for each of the functions."""
+    """Each of the functions is tried."""
     rule = "path must be a str or os.PathLike that names a file, got "
     for who, call in {
         "save": lambda: fn.save(path, 0),

@@ -50,7 +50,7 @@ def test_what_is_dense_is_what_torch_calls_dense(axes):
 
 
 def test_every_dtype_and_layout_of_memory_comes_back(path):
-    """This includes dtypes that torch can neither copy nor compare."""
+    """Some dtypes can be neither copied nor compared in torch."""
     made = {name: tensor(name, (3, 4), 0) for name in DTYPES if name != "complex32"}
     made["complex32"] = tensor("int32", (3, 4), 0).view(torch.complex32)
     tree = {name: (x, x.t(), x[0, 1], x[:0]) + (() if name in NARROW else (x[:, ::2],)) for name, x in made.items()}
@@ -59,7 +59,7 @@ def test_every_dtype_and_layout_of_memory_comes_back(path):
 
 
 def test_narrow_tensors_with_gaps_are_copied(path):
-    """They are copied as bytes, because torch cannot copy them."""
+    """Such tensors are copied as bytes, because torch cannot copy them."""
     x = tensor("int4", (4, 6), 1)
     fn.save(path, x[:, ::2])
     assert bits(fn.load(path)) == bits(x.view(torch.uint8)[:, ::2])
@@ -84,7 +84,7 @@ def test_conjugated_negated_and_lazy_tensors_are_saved_by_their_values(path):
 
 
 def test_a_tensor_at_two_paths_is_one_again(path):
-    """It is written once; another view of the same memory is another tensor."""
+    """The tensor is written once; another view of the same memory is another tensor."""
     w = torch.randn(100, 100)
     fn.save(path, {"a": w, "b": [w.detach(), w.t(), w[:50]]})
     loaded = fn.load(path)

@@ -1,4 +1,4 @@
-"""Files in the safetensors format: its library reads ours, and we read those of others."""
+"""Files in the safetensors format: its library reads our files, and we read files of other programs."""
 
 import json
 import sys
@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from saved_trees import ORDINARY, same, sample, tensor, tensors, trees, words
 
 import funcnet as fn
-from funcnet.saving.safetensors_format import _LACKED
+from funcnet.saving.safetensors_format import _UNSUPPORTED
 from funcnet.saving.tensors import DTYPES
 
-HELD = [name for name in ORDINARY if name not in _LACKED]
+HELD = [name for name in ORDINARY if name not in _UNSUPPORTED]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def path(tmp_path_factory):
 @settings(max_examples=60)
 @given(trees(tensors(HELD) | words), trees(words))
 def test_every_tree_comes_back_as_it_was(path, tree, metadata):
-    """This equals the other format, unless two paths are the same."""
+    """The format restores the same trees as ours, unless two paths are the same."""
     try:
         fn.tree.names(tree)
     except ValueError:
@@ -37,7 +37,7 @@ def test_every_tree_comes_back_as_it_was(path, tree, metadata):
 
 
 def test_strides_and_shared_tensors_come_back(path):
-    """This holds although the tensors in the file are contiguous, each stored once."""
+    """The tensors in the file are contiguous, each stored once."""
     w = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     fn.save(path, {"a": w, "b": [w, w.flatten(2)[0].t()]})
     loaded = fn.load(path)
@@ -47,7 +47,7 @@ def test_strides_and_shared_tensors_come_back(path):
 
 
 def test_the_library_reads_what_is_saved(path):
-    """It sees tensors by their paths, and the text that other programs look for."""
+    """The library sees tensors by their paths, and the text that other programs look for."""
     fn.save(path, sample())
     read = load_file(path)
     named = {name: x for name, x in fn.tree.names(sample()).items() if isinstance(x, torch.Tensor)}
@@ -59,7 +59,7 @@ def test_the_library_reads_what_is_saved(path):
 
 
 def test_files_of_others_load(path):
-    """They load as a flat dict, or into a tree, also with other names; their text is the metadata."""
+    """Such files load as a flat dict, or into a tree, also with other names; their text is the metadata."""
     named = {"layers.0.weight": torch.randn(3, 2), "layers.0.bias": torch.zeros(3), "head": torch.ones(2, dtype=torch.bfloat16)}
     save_file(named, path, {"by": "another"})
     assert same(fn.load(path), dict(sorted(named.items())))
@@ -79,7 +79,7 @@ def test_dtypes_that_the_format_lacks_are_refused(path):
     """The error has the path; all other dtypes are saved."""
     for name in DTYPES:
         x = tensor("uint8", (4, DTYPES[name].itemsize), 0).view(DTYPES[name])
-        if name in _LACKED:
+        if name in _UNSUPPORTED:
             with pytest.raises(ValueError, match=rf"must hold dtypes of that format, got torch\.{name} at 'a\.0'"):
                 fn.save(path, {"a": [x]})
         else:
@@ -98,7 +98,7 @@ def test_paths_that_are_no_names_of_tensors_are_refused(path):
 
 @pytest.mark.parametrize("call", [lambda path: fn.save(path, 0), fn.load, fn.load_metadata])
 def test_without_the_library_a_sentence_says_what_to_install(path, monkeypatch, call):
-    """It is an ``ImportError``."""
+    """The error is an ``ImportError``."""
     fn.save(path, 0)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match=r"ends in \.safetensors needs the library: pip install 'funcnet\[safetensors\]'"):
@@ -132,7 +132,7 @@ def forged(path, changes):
     ],
 )
 def test_text_that_was_never_saved_is_refused(path, changes, words):
-    """This holds although its checksum is valid."""
+    """The text is refused although its checksum is valid."""
     forged(path, changes)
     with pytest.raises(ValueError, match=f"^load: '.*' must be a whole file .*, got .*{words}"):
         fn.load(path)

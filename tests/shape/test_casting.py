@@ -1,4 +1,4 @@
-"""Changes of dtype: dtypes of y and of the gradient, all laws except those of slopes, and the errors."""
+"""Changes of dtype: dtypes of y and of the gradient, all laws except those that measure derivatives, and the errors."""
 
 import pytest
 import torch

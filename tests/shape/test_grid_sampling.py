@@ -39,7 +39,7 @@ def test_grid_sample_agrees_with_torch(mode, padding, corners, sizes, places, ro
 @given(steps, st.booleans(), st.integers(1, 3), st.integers(0, 99))
 @settings(max_examples=20)
 def test_affine_grid_agrees_with_torch(sizes, corners, rows, seed):
-    """They agree in two and three dimensions; a single point is in the middle."""
+    """Two and three dimensions agree; a single point is in the middle."""
     corners = corners and min(sizes) > 1  # otherwise torch warns about its old default
     twin = Function(lambda x: nn.functional.affine_grid(x, [rows, 1, *sizes], corners))
     assert_twins(fn.AffineGrid(tuple(sizes), corners), twin, draw((rows, len(sizes), len(sizes) + 1), seed))

@@ -41,14 +41,14 @@ REPEATED = {
 
 @pytest.mark.parametrize("pattern", REDUCED)
 def test_a_reduction_means_what_its_pattern_says(pattern):
-    """Value and gradient are those of torch's reductions."""
+    """Value and gradient match torch's reductions."""
     shape, reduction, sizes, f = REDUCED[pattern]
     assert_twins(fn.Reduce(pattern, reduction, **sizes), Function(f), draw(shape))
 
 
 @pytest.mark.parametrize("pattern", REPEATED)
 def test_a_repetition_means_what_its_pattern_says(pattern):
-    """Value and gradient are those of expanded and repeated tensors."""
+    """Value and gradient match expanded and repeated tensors."""
     shape, sizes, f = REPEATED[pattern]
     assert_twins(fn.Repeat(pattern, **sizes), Function(f), draw(shape))
 

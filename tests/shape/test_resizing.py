@@ -54,7 +54,7 @@ def test_upsampling_in_2d_agrees_with_its_twins(steps, size, factor):
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([(), (2,), (2, 1)]))
 @settings(max_examples=20)
 def test_pixel_shuffles_agree_with_their_twins(r, c, h, w, outer):
-    """They agree in both directions, with several batch axes and without any; one inverts the other."""
+    """Both directions agree, with several batch axes and without any; one inverts the other."""
     x = draw((*outer, c * r * r, h, w))
     assert_twins(fn.PixelShuffle(r), nn.PixelShuffle(r), x)
     assert_twins(fn.PixelUnshuffle(r), nn.PixelUnshuffle(r), draw((*outer, c, h * r, w * r)))

@@ -40,7 +40,7 @@ def test_unflatten_agrees_with_its_twin(parts, shape, dim, left, seed):
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 4), st.integers(0, 4), seeds)
 @settings(max_examples=40)
 def test_flatten_and_identity_agree_with_their_twins(shape, start, count, seed):
-    """It goes from any axis to any later one, counted from either end; Identity changes nothing."""
+    """Flatten goes from any axis to any later one, counted from either end; Identity changes nothing."""
     n, x = len(shape), draw(shape, seed)
     first = start % n
     last = min(first + count, n - 1)
@@ -94,7 +94,7 @@ def test_reordered_axes_agree_with_torch(shape, random, data):
 
 
 def test_reshape_keeps_the_batch_axes():
-    """This holds without rows too, when -1 cannot be computed."""
+    """A batch without rows works too, for which -1 cannot be computed."""
     assert fn.Reshape((2, -1))({}, torch.ones(0, 6)).shape == (0, 2, 3)
     assert fn.Reshape((-1,))({}, torch.ones(4)).shape == (4, 1)
     assert fn.Reshape((-1, 2), 0)({}, torch.ones(2, 3)).shape == (3, 2)
@@ -127,7 +127,7 @@ def test_an_index_can_be_one_part():
 @given(sizes, st.integers(-4, 3), st.integers(1, 5), seeds)
 @settings(max_examples=30)
 def test_split_and_chunk_agree_with_torch(shape, dim, count, seed):
-    """They agree along any axis, for parts of one size, a smaller last one, or given sizes."""
+    """Any axis is split, into parts of one size, a smaller last one, or given sizes."""
     dim = dim % len(shape)
     first, x = shape[dim] // 2, draw(shape, seed)
     both = (first, shape[dim] - first)
@@ -188,7 +188,7 @@ def test_negative_padding_takes_away_what_was_mirrored_or_before_going_around():
 
 @pytest.mark.parametrize("name", PADS)
 def test_a_padding_refuses_a_gradient_of_another_shape(name):
-    """This holds even if only the channels differ, beyond which a kernel would read."""
+    """The shape may differ only in the channels, beyond which a kernel would read."""
     n = int(name[-2])
     layer = getattr(fn, name)(1, *[2.0] * name.startswith("Constant"))
     y, cache = layer.apply({}, torch.ones(2, 3, *[4] * n))

@@ -53,7 +53,7 @@ def test_a_default_is_what_one_would_pass(default, text):
 
 @pytest.mark.parametrize("name", CALLABLE)
 def test_no_signature_shows_an_address_or_a_module(name):
-    """They are also short enough to read."""
+    """Signatures are also short enough to read."""
     shown, returned = signature_of(CALLABLE[name])
     text = f"{shown} {returned}"
     assert not any(sign in text for sign in ("<", "0x", "NOTHING", "funcnet.", "typing.", "factory"))

@@ -14,7 +14,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def test_a_formula_keeps_its_lines_and_columns():
-    """It is indented after the summary, or has columns at the margin, as in docstrings of modules."""
+    """A formula is indented after the summary, or has columns at the margin, as in docstrings of modules."""
     block = ["   y  = x wᵀ + b", "   gb = Σ gy        over rows"]
     formula = [".. code-block:: text", "   :class: formula", *block]
     assert lines_of("Map.\n\n    y  = x wᵀ + b\n    gb = Σ gy        over rows\n\nMore.") == ["Map.", *formula, "More."]

@@ -22,7 +22,7 @@ def test_every_example_is_shown():
 
 @pytest.mark.parametrize("name", gallery_pictures.names())
 def test_an_entry_is_complete(name):
-    """It has a picture, two or three sentences, its command, and a link to its file."""
+    """An entry has a picture, two or three sentences, its command, and a link to its file."""
     section = next(part for part in GALLERY.split("\n### ") if f"gallery/{name}.png" in part)
     text = section.split("\n\n")[2]
     assert 2 <= len(re.findall(r"[.:](?: |$)", text)) <= 4
@@ -49,7 +49,7 @@ def test_the_pictures_are_small():
 
 
 def test_a_picture_is_shrunk(tmp_path):
-    """It gets the maximal width, keeps its proportions, and has few colors."""
+    """The picture gets the maximal width, keeps its proportions, and has few colors."""
     Image.effect_noise((2000, 1000), 50).convert("RGB").save(tmp_path / "big.png")
     gallery_pictures.shrunk(tmp_path / "big.png", tmp_path / "small.png")
     with Image.open(tmp_path / "small.png") as small:

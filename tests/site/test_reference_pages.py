@@ -15,24 +15,24 @@ TREE = re.compile(r"^```{toctree}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_each_group_has_a_page_that_shows_it():
-    """It has the name of the group, and no other page shows the group."""
+    """The page has the name of the group, and no other page shows the group."""
     shown = {name: re.findall(r"^```{family} (.+)$", text, re.MULTILINE) for name, text in API.items() if name != "index"}
     assert shown == {public_names.slug(group): [group] for group in public_names.groups()}
 
 
 def test_the_overview_has_each_group_once():
-    """It is on the first page of the reference."""
+    """The overview is on the first page of the reference."""
     shown = [group for line in re.findall(r"^```{overview} (.+)$", API["index"], re.MULTILINE) for group in line.split(", ")]
     assert sorted(shown) == sorted(public_names.groups())
 
 
 def test_the_groups_have_all_public_names():
-    """They follow the order of ``funcnet.__all__``."""
+    """The groups follow the order of ``funcnet.__all__``."""
     assert [name for names in public_names.groups().values() for name in names] == fn.__all__
 
 
 def test_each_module_with_public_names_is_on_a_page():
-    """This includes modules of ``interop``."""
+    """Modules of ``interop`` are tried too."""
     shown = re.findall(r"^```{public-names} (.+)$", "\n".join(API.values()), re.MULTILINE)
     wanted = [*public_names.MODULES, "interop", *[f"interop.{name}" for name in public_names.INTEROP]]
     assert sorted(shown) == sorted(f"funcnet.{name}" for name in wanted)
@@ -104,11 +104,11 @@ def tree(tmp_path):
     ],
 )
 def test_a_link_is_rewritten(tree, page, written, shown):
-    """It becomes a link to a page that includes the file, a download, or text; other links stay."""
+    """A link leads to a page that includes the file, or becomes a download or text; other links stay."""
     assert rewritten(written, tree / page, tree / page, tree) == shown
 
 
 def test_links_of_an_included_file_are_seen_from_the_page(tree):
-    """This includes pictures."""
+    """Pictures are rewritten too."""
     page = tree / "contributing.md"
     assert expanded(page.read_text(), page, tree) == "[a](a.md#x) ![p](../pics/p.png)\n"

@@ -186,7 +186,7 @@ _LATEST: dict[str, Tensor] = {}
 
 @fn.frozen
 class StaleCache(Affine):
-    """Backward uses what the latest forward stored, not the cache."""
+    """The backward pass uses values stored by the latest forward pass, not the cache."""
 
     def apply(self, params: Any, x: Tensor) -> Any:
         _LATEST["x"] = x

@@ -1,4 +1,4 @@
-"""Trials of wrong arguments: what a layer does if one leaf has another shape, dtype or kind.
+"""Trials of wrong arguments: the behavior of a layer if one leaf has another shape, dtype or kind.
 
 A trial gives one leaf of gy, params or x another shape (an axis longer, shorter, of size 1, of size 0, two transposed, one more,
 one less), another dtype or another kind, and calls one verb. It must raise our ``ValueError`` or ``TypeError``, in the form
@@ -121,7 +121,7 @@ def changed(values: Any, number: int, change: str) -> tuple[Any, Any]:
 
 
 def judge(case: Case, known: Given, trial: Trial) -> str:
-    """Return how a trial ends: one of ``FINE``, or what is wrong."""
+    """Return the outcome of a trial: one of ``FINE``, or the fault."""
     values, leaf = changed(getattr(known, trial.argument), trial.leaf, trial.change)
     arguments = known._asdict() | {trial.argument: values}
     try:
@@ -152,7 +152,7 @@ def call(case: Case, verb: str, arguments: dict[str, Any]) -> Any:
 
 
 def _judge_numbers(case: Case, known: Given, trial: Trial, result: Any) -> str:
-    """Judge the result for wrong params or a wrong gy, which must be the result for the right ones."""
+    """Check the result for wrong params or a wrong gy: it must equal the result for the right ones."""
     want = known.results[trial.verb]
     if trial.change == "None" and trial.argument == "gy":  # the gradient of an unused output
         zero = tree.map(lambda leaf: leaf, known.gy)
@@ -190,7 +190,7 @@ def _differs(a: Any, b: Any) -> str:
 
 
 def _judge_forward(case: Case, arguments: dict[str, Any], y: Any) -> str:
-    """Judge the result for another x: the same result, and gradients with the structure of x and params."""
+    """Check the result for another x: it must repeat, and gradients must have the structure of x and params."""
     layer, params, x = case.layer, arguments["params"], arguments["x"]
     again, cache = layer.apply(params, x, random.key(0) if layer.stochastic else None)
     if _same(again, y) != "same":
@@ -244,7 +244,7 @@ def _work(rest: list[Trial], done: mmap.mmap, out: Any) -> None:
 
 
 def excused(trial: Trial) -> bool:
-    """Return whether a change is valid, or a user's functions judge it: y may have its dtype from a table alone.
+    """Return whether a change is valid, or is left to a user's functions; y may get its dtype only from a table.
 
     A cast layer takes params of any floating dtype, and their gradients have it too.
     """

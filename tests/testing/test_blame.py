@@ -95,7 +95,7 @@ OTHER = {
 
 @pytest.mark.parametrize(("net", "x", "wrong"), OTHER.values(), ids=OTHER)
 def test_it_is_found_whatever_holds_it(net: fn.Layer, x: Any, wrong: str) -> None:
-    """It may be in combinators of several inputs, in wrappers, which have no name for it, and in users' layers."""
+    """The wrong layer may be in combinators of several inputs, in wrappers, which have no name for it, and in users' layers."""
     with pytest.raises(AssertionError, match=f"; the first wrong layer is {re.escape(wrong)}: the gradient of "):
         check_vjp(net, x)
 

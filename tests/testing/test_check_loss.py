@@ -1,4 +1,4 @@
-"""The judge of losses: the library's own pass, and a broken one fails with the law or rule that it breaks."""
+"""``check_loss``: the library's losses pass, and a broken loss fails with the law or rule that it breaks."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_a_loss_over_pairs_of_rows_has_no_rows() -> None:
 
 
 def test_weights_of_terms_must_be_at_their_terms() -> None:
-    """Their sum, by which the mean divides, is right here."""
+    """Their sum, the divisor of the mean, is right here."""
 
     @fn.frozen
     class Shifted(fn.CrossEntropy):

@@ -1,4 +1,4 @@
-"""The judge of metrics: a broken one fails with its rule; the library's own are judged in ``test_metric_contract``."""
+"""``check_metric``: a broken metric fails with its rule; ``test_metric_contract`` checks the library's metrics."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The judge of optimizers: the library's own pass, and a broken one fails with the rule that it breaks."""
+"""``check_optimizer``: the library's optimizers pass, and a broken one fails with the rule that it breaks."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_the_optimizers_keep_the_contract(opt: fn.Optimizer) -> None:
 @pytest.mark.compiled
 @pytest.mark.parametrize("opt", one_of_each([*OPTIMIZERS, *MATRICES]), ids=repr)
 def test_compiled_code_is_judged_too(opt: fn.Optimizer) -> None:
-    """This is the default."""
+    """Compilation is checked by default."""
     check_optimizer(opt, {"weight": torch.ones(2, 3).double(), "more": torch.ones(3, 2).double()})
 
 
@@ -311,26 +311,26 @@ class Hasty(Ours):
 BROKEN = {
     Chancy: "update must not use torch's global generator",
     Wordy: "state must be a tree of tensors, something else at 'kind'",
-    Sharing: "params and state must share no memory, since donate writes to both, and 'params.0.weight' does",
+    Sharing: "params and state must share no memory, since donate writes to both, but 'params.0.weight' does",
     ByStride: "equal gradients must give equal bits whatever their strides, others from transposed ones",
     Reading: "update must run under vmap",
     OnTheCpu: "update must run on the meta device",
     Late: "params must stay finite if the first gradient of a leaf comes late",
     HalfMoments: "state must be in float32 for params in torch.bfloat16, torch.bfloat16 at 'momentum.0.weight'",
-    HalfArithmetic: "a step in torch.float16 must be that of float32, rounded",
+    HalfArithmetic: "a step in torch.float16 must equal the step in float32, rounded",
     Graphless: "update must compile as one graph",
-    Nameless: "eval(repr) must give the optimizer back, Nameless(lr=0.2)",
+    Nameless: "eval(repr) must reproduce the optimizer, Nameless(lr=0.2)",
     Rateless: "rates must be finite numbers, lr = inf",
-    Credulous: "unfit arguments must be refused, a gradient of another shape at '0.weight'",
-    Hasty: "a refused update must not have written to its arguments, params or state written to after a gradient of another shape",
+    Credulous: "invalid arguments must raise an error, a gradient of another shape at '0.weight'",
+    Hasty: "an update that raises must not have written to its arguments, params or state written to after a gradient of another shape",
     Vanishing: "update must keep the leaves of params, '1.num_batches_tracked' vanished; tree.update(f, params, grads) keeps what has no gradient: Vanishing()",
     Writing: "update must not write to its arguments",
     Counting: "the same arguments must give the same bits",
-    Widening: "update must keep shapes, dtypes and devices of params, and '0.weight' was a tensor of shape (4, 3) and dtype torch.float32",
+    Widening: "update must keep shapes, dtypes and devices of params, but '0.weight' was a tensor of shape (4, 3) and dtype torch.float32",
     Growing: "update must keep the structure of state",
-    Coupled: "with acts_on = 'leaves', a part of params must get the update that it gets in the whole, and 0 separately gets another",
-    Decaying: "a leaf whose gradient is None must not change, and '0.weight' changed",
-    Forgetting: "a leaf whose gradient is None must not change, nor its state, and 'momentum.0.weight' changed",
+    Coupled: "with acts_on = 'leaves', a part of params must get the same update alone as in the whole, but 0 alone gets another",
+    Decaying: "a leaf whose gradient is None must not change, but '0.weight' changed",
+    Forgetting: "a leaf whose gradient is None must not change, nor its state, but 'momentum.0.weight' changed",
     Single: "update must return a pair, params and state",
     Donated: "the donated optimizer must give the same bits",
     Random: "init must give the same state for the same params",

@@ -1,4 +1,4 @@
-"""The judge of schedules: a broken one fails with its rule; the library's own are judged in ``test_schedules``."""
+"""``check_schedule``: a broken schedule fails with its rule; ``test_schedules`` checks the library's schedules."""
 
 import math
 
@@ -149,18 +149,18 @@ class Nameless(Broken):
 
 
 BROKEN = {
-    Whole: "an int must give a finite float, and step 0 gives 1: Whole()",
-    Endless: "an int must give a finite float, and step 19 gives inf: Endless()",
-    Counting: "the same step must give the same number, and step 19 gives 2.0, then 2.1",
+    Whole: "an int must give a finite float, but step 0 gives 1: Whole()",
+    Endless: "an int must give a finite float, but step 19 gives inf: Endless()",
+    Counting: "the same step must give the same number, but step 19 gives 2.0, then 2.1",
     Single: "a 0-d tensor must give a 0-d float64 tensor, got a tensor of shape () and dtype torch.float32: Single()",
     Numeric: "a 0-d tensor must give a 0-d float64 tensor, got 0.1: Numeric()",
-    Rounded: "a tensor must give the number that its int gives, and step 0 gives 0.1 and 0.10000000149011612: Rounded()",
+    Rounded: "a tensor must give the same number as its int, but step 0 gives 0.1 and 0.10000000149011612: Rounded()",
     Writing: "a schedule must not write to the step, step 11 became 10: Writing()",
-    Typed: "a numpy number must give the float that its int gives, and step 0 gives 0.1 and None: Typed()",
+    Typed: "a numpy number must give the same float as its int, but step 0 gives 0.1 and None: Typed()",
     Reading: "a 0-d tensor on the meta device must give a 0-d float64 tensor there, got one on cpu: Reading()",
-    Branching: "vmap must give what a loop gives, and step 0 gives 1.1 in place of 0.1: Branching()",
+    Branching: "vmap must agree with a loop, but step 0 gives 1.1 instead of 0.1: Branching()",
     Drawing: "a schedule must not use torch's global generator",
-    Asking: "vmap must give what a loop gives, got RuntimeError: vmap: It looks like you're calling .item() on a Tensor.",
+    Asking: "vmap must agree with a loop, got RuntimeError: vmap: It looks like you're calling .item() on a Tensor.",
     Failing: "step 7 must have a rate, got KeyError: 7: Failing()",
     Identical: "a schedule must equal its pickled copy, got Identical(): Identical()",
     Nameless: "a pickled copy must have the repr of the schedule, got <",
@@ -190,9 +190,7 @@ def test_compiled_schedules_are_judged():
     """A correct one passes; one that gives other values in compiled code does not."""
     check_schedule(fn.CosineSchedule(0.1, 10), 12, compiled=True)
     odd = fn.LambdaSchedule(lambda step: step + torch.compiler.is_compiling())
-    with pytest.raises(
-        AssertionError, match=r"^compiled code must give what eager code gives, and step 0 gives 1.0 in place of 0.0"
-    ):
+    with pytest.raises(AssertionError, match=r"^compiled code must agree with eager code, but step 0 gives 1.0 instead of 0.0"):
         check_schedule(odd.__call__, 12, compiled=True)
 
 

@@ -1,4 +1,4 @@
-"""The judge of gradient transforms: a correct one passes, and a broken one fails with the rule that it breaks."""
+"""``check_transform``: a correct transform passes, and a broken one fails with the rule that it breaks."""
 
 from typing import Any
 
@@ -218,7 +218,7 @@ class Alone(Halving):
 
 
 BREAKS = {
-    Filling: "a gradient that is None must stay None, and 'a' has one",
+    Filling: "a gradient that is None must stay None, but 'a' has one",
     Widening: "update must keep shapes, dtypes and devices of grads",
     Writing: "update must not write to its arguments",
     Drawing: "update must not use torch's global generator",
@@ -229,15 +229,15 @@ BREAKS = {
     OnTheCpu: "update must run on the meta device",
     Late: "grads must stay finite if the first gradient of a leaf comes late",
     HalfState: "state must be in float32 for params in torch.bfloat16, torch.bfloat16 at 'sum.a'",
-    HalfArithmetic: "a step in torch.float16 must be that of float32, rounded, another at 'a'",
+    HalfArithmetic: "a step in torch.float16 must equal the step in float32, rounded, another at 'a'",
     Graphless: "update must compile as one graph",
-    Ours: "unfit arguments must be refused, a state of another kind",
-    Credulous: "unfit arguments must be refused, a complex gradient at 'a'",
-    Nameless: r"eval\(repr\) must give the optimizer back, Nameless\(factor=3.0\)",
+    Ours: "invalid arguments must raise an error, a state of another kind",
+    Credulous: "invalid arguments must raise an error, a complex gradient at 'a'",
+    Nameless: r"eval\(repr\) must reproduce the optimizer, Nameless\(factor=3.0\)",
     Rateless: "rates must be finite numbers, factor = inf",
     Growing: "update must keep the structure of state",
     Remembering: "the state of a leaf whose gradient is None must not change",
-    Norming: "with acts_on = 'elements', a part of params must get the update that it gets in the whole",
+    Norming: "with acts_on = 'elements', a part of params must get the same update alone as in the whole",
     Starting: "init must give the same state for the same params",
     Alone: "update must return a pair, grads and state",
 }

@@ -263,12 +263,12 @@ def test_dtypes_are_a_tuple_of_floating_ones(dtypes: Any) -> None:
 
 
 def test_laws_that_depend_on_no_dtype_are_tried_in_any_case() -> None:
-    """They are tried once, whatever the dtypes; the others are tried in each dtype."""
+    """Such laws are tried once, whatever the dtypes; the others are tried in each dtype."""
     with pytest.raises(AssertionError, match=r"^law 9, value: a layer must not hold a lambda"):
         check_laws(slope_at_kink(0.0), rows(4), compiled=False, dtypes=(torch.float32,))
 
 
 def test_there_are_eleven_laws() -> None:
-    """Their order is that of the contract."""
+    """The laws have the order of the contract."""
     names = ["transpose", "linear", "pure", "structure", "rows", "strides", "halves", "transforms", "value", "reach"]
     assert list(LAWS) == [*names, "second order"]

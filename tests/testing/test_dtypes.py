@@ -29,7 +29,7 @@ def in_both(layer: fn.Layer, x: Any, half: torch.dtype) -> tuple[dict[str, Tenso
 
 
 def near(got: Tensor, want: Tensor, units: float) -> Tensor:
-    """Return for each element whether it equals that of float32 to rounding, or both are not finite."""
+    """Return, for each element, whether it equals float32's up to rounding, or neither is finite."""
     allowed = units * torch.finfo(got.dtype).eps * largest(want) if got.is_floating_point() else 0.0
     return torch.isclose(got.double(), want.double(), rtol=0.0, atol=allowed, equal_nan=True)
 
@@ -116,7 +116,7 @@ def test_squares_beyond_float16_are_no_limit(name: str) -> None:
 
 
 def test_a_sum_in_half_precision_is_distinguished_from_one_in_single() -> None:
-    """The judge of the two tests above accepts a rounded exact sum, but not rounded partial sums."""
+    """The comparison in the two tests above accepts a rounded exact sum, but not rounded partial sums."""
     terms = rows(3000).to(torch.bfloat16)
     want = terms.float().sum()
     assert near(terms.sum(), want, 4)

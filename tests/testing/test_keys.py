@@ -23,9 +23,9 @@ X = fn.random.normal(0, (5, 3))
     ],
 )
 def test_a_second_draw_from_a_key_is_refused(draws):
-    """It may be of the same or another kind, through layers and equal keys made twice; outside the block it is allowed."""
+    """The draw may be of the same or another kind, in layers, or from equal keys made twice; outside the block it is allowed."""
     draws(fn.key(0))
-    with forbid_key_reuse(), pytest.raises(ValueError, match="each key may serve one draw"):
+    with forbid_key_reuse(), pytest.raises(ValueError, match="each key must be used only once"):
         draws(fn.key(0))
     draws(fn.key(0))
 
@@ -49,7 +49,7 @@ def test_what_draws_again_by_design_is_found_in_the_backward_pass_only():
     params = net.init(0)
     with forbid_key_reuse():
         y, cache = net.apply(params, X, 1)
-        with pytest.raises(ValueError, match="each key may serve one draw"):
+        with pytest.raises(ValueError, match="each key must be used only once"):
             net.vjp(params, cache, torch.ones_like(y))
 
 
@@ -65,10 +65,10 @@ def test_transforms_and_other_threads_are_not_watched():
 
 
 def test_a_block_around_another_sees_its_draws():
-    """This happens if a fixture guards all tests, and a test has its own block."""
+    """A fixture may guard all tests while a test has its own block."""
     with forbid_key_reuse():
         with forbid_key_reuse():
             fn.random.normal(0, (2,))
-        with pytest.raises(ValueError, match="each key may serve one draw"):
+        with pytest.raises(ValueError, match="each key must be used only once"):
             fn.random.normal(0, (2,))
     fn.random.normal(0, (2,))

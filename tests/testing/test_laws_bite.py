@@ -225,11 +225,11 @@ def test_the_law_rejects_what_is_broken_in_one_dtype(
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
-        (WrittenInput(), "law 3, pure: nothing may be written to, and x was"),
-        (WrittenGy(), "law 3, pure: nothing may be written to, and gy was"),
-        (WrittenWorkspace(), "law 3, pure: nothing may be written to, and cache.workspace was"),
-        (ChanceWithoutKey(), "law 3, pure: torch's global generator may not be used"),
-        (SeededByItself(), "law 3, pure: torch's global generator may not be used"),
+        (WrittenInput(), "law 3, pure: nothing may be written to, but x was"),
+        (WrittenGy(), "law 3, pure: nothing may be written to, but gy was"),
+        (WrittenWorkspace(), "law 3, pure: nothing may be written to, but cache.workspace was"),
+        (ChanceWithoutKey(), "law 3, pure: torch's global generator must not be used"),
+        (SeededByItself(), "law 3, pure: torch's global generator must not be used"),
         (OutputInFloat32(), "law 4, structure: y must be torch.float64, got torch.float32"),
         (BiasNotSummed(), "law 4, structure: the gradient of params.b must have its shape"),
         (ExpandedInit(), "law 4, structure: init must return each element in its own memory, and b is expanded"),
@@ -278,7 +278,7 @@ def test_the_other_parts_of_law_8_need_no_compiling() -> None:
 
 
 def test_an_unknown_argument_is_no_broken_law() -> None:
-    """It raises a ``TypeError`` as in any function."""
+    """The call raises a ``TypeError`` as for any function."""
     with pytest.raises(TypeError, match="compiled"):
         LAWS["linear"](Affine(), ROWS, compiled=False)
 
@@ -297,7 +297,7 @@ def test_the_law_of_transpose_says_which_gradient_is_not_there() -> None:
 
 
 def test_the_law_of_values_says_what_takes_the_place_of_a_list() -> None:
-    """It does not just report that a list has no hash."""
+    """The message suggests a tuple, and does not just report that a list has no hash."""
     with pytest.raises(
         AssertionError, match=r"^law 9, value: a value must not hold a list, which can change: use a tuple; in Mutable"
     ):
@@ -320,6 +320,6 @@ def test_every_law_has_something_to_reject() -> None:
     ],
 )
 def test_the_law_of_purity_says_what_was_written_to(broken: fn.Layer, path: str) -> None:
-    """The message has the path, and for the cache that of the argument that it holds."""
-    with pytest.raises(AssertionError, match=f"nothing may be written to, and {path} was"):
+    """The message has the path; for the cache, the path of the argument that the cache holds."""
+    with pytest.raises(AssertionError, match=f"nothing may be written to, but {path} was"):
         LAWS["pure"](broken, ROWS.clone())

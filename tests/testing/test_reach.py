@@ -165,52 +165,52 @@ class Greedy(fn.Layer):
 DROPPED = (fn.Dropout(0.5), fn.Dropout(0.5))
 
 BROKEN = {
-    "inference must reach every layer, and does not reach its layer": Unsettled(NORMED),
-    "update_stats must reach every layer, and does not reach its layer": Still(NORMED),
-    "apply must hand a key to every stochastic layer, and '' gets none": Keyless(NORMED),
-    "apply must give every layer a key, fold_in\\(rng, i\\), and '0' and '1' have the same": OneKey(DROPPED),
-    "init must give every layer a key, fold_in\\(rng, i\\), and '0' and '1' have the same": TwinKeys(
+    "inference must reach every layer, but does not reach its layer": Unsettled(NORMED),
+    "update_stats must reach every layer, but does not reach its layer": Still(NORMED),
+    "apply must pass a key to every stochastic layer, but '' gets none": Keyless(NORMED),
+    "apply must give every layer a key, fold_in\\(rng, i\\), but '0' and '1' have the same": OneKey(DROPPED),
+    "init must give every layer a key, fold_in\\(rng, i\\), but '0' and '1' have the same": TwinKeys(
         (NORMED, NORMED), fn.Add(), True
     ),
     "stochastic must be True if a layer within has it": Quiet(NORMED),
     "stochastic must be True if a layer within has it: override stochastic, or subclass funcnet.Wrapper": Plain(NORMED),
-    "update_stats must reach every layer, and does not reach 'inner': override update_stats, or subclass": Told(NORMED),
-    "inference must reach every layer, and does not reach 'inner': override inference, or subclass": Updating(NORMED),
-    "map_layers must reach every layer in a field, and do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
-    "with_children must take every layer it is given, and loses '1'": Forgetful((NORMED, NORMED)),
+    "update_stats must reach every layer, but does not reach 'inner': override update_stats, or subclass": Told(NORMED),
+    "inference must reach every layer, but does not reach 'inner': override inference, or subclass": Updating(NORMED),
+    "map_layers must reach every layer in a field, but do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
+    "with_children must keep every layer that it is given, but loses '1'": Forgetful((NORMED, NORMED)),
     "a layer that needs no key must ignore one": Greedy(),
-    "inference must reach every layer, and does not reach 'box': override inference, or subclass": Boxed(Box(NORMED)),
-    "map_layers must reach every layer in a field, and do not reach 'box': subclass": BoxedAndSettled(Box(NORMED)),
-    "__call__ must give every layer the key that apply gives it, and does not for its layer": PredictionKeyless(NORMED),
-    "update_stats must give its layer the cache that its apply returned, and gives .*: override inner_cache": CacheWithin(NORMED),
+    "inference must reach every layer, but does not reach 'box': override inference, or subclass": Boxed(Box(NORMED)),
+    "map_layers must reach every layer in a field, but do not reach 'box': subclass": BoxedAndSettled(Box(NORMED)),
+    "__call__ must give every layer the key that apply gives it, but does not for its layer": PredictionKeyless(NORMED),
+    "update_stats must give its layer the cache that its apply returned, but gives .*: override inner_cache": CacheWithin(NORMED),
 }
 
 BROKEN_PAIRS = {
     StochasticAsTheFirst: "stochastic must be True if a layer within has it, even if only 'b' does: override stochastic",
     BatchDependentAsTheFirst: "batch_dependent must be True if a layer within has it, even if only 'b' does",
     StatsAsTheFirst: "has_running_stats must be True if a layer within has it, even if only 'b' does",
-    KeyIfTheFirstNeedsOne: "apply must hand a key to every stochastic layer, and 'b' gets none",
-    KeyOfTheWhole: r"apply must give every layer a key, fold_in\(rng, i\), and 'b' has rng itself",
-    ConstantKeys: "apply must make every layer's key from rng, .*, and does not for 'a'",
-    InitOfTheWhole: r"init must give every layer a key, fold_in\(rng, i\), and 'b' has rng itself",
-    ConstantInit: "init must make every layer's key from rng, .*, and does not for 'a', 'b'",
-    PredictionWithoutKeys: "__call__ must give every layer the key that apply gives it, and does not for 'a': use child_key",
-    PredictionWithOneKey: "__call__ must give every layer the key that apply gives it, and does not for 'a'",
-    PredictionKeyIfTheFirstNeedsOne: "__call__ must give every layer the key that apply gives it, and does not for 'b'",
-    StatsDropped: "update_stats must return the params that the layers' .*, and does not at 'b.",
-    StatsOfOtherParams: "update_stats must give 'a' its own params, and gives those of 'b'",
-    StatsOfOtherCaches: "update_stats must give 'a' the cache that its apply returned, and gives that of 'b'",
-    StatsSwapped: "update_stats must return the params that the layers' .*, and does not at 'a.",
-    WeightsDecay: "update_stats must return the params that the layers' .*, and does not at 'a.",
+    KeyIfTheFirstNeedsOne: "apply must pass a key to every stochastic layer, but 'b' gets none",
+    KeyOfTheWhole: r"apply must give every layer a key, fold_in\(rng, i\), but 'b' has rng itself",
+    ConstantKeys: "apply must derive the key of every layer from rng, .*, but does not for 'a'",
+    InitOfTheWhole: r"init must give every layer a key, fold_in\(rng, i\), but 'b' has rng itself",
+    ConstantInit: "init must derive the key of every layer from rng, .*, but does not for 'a', 'b'",
+    PredictionWithoutKeys: "__call__ must give every layer the key that apply gives it, but does not for 'a': use child_key",
+    PredictionWithOneKey: "__call__ must give every layer the key that apply gives it, but does not for 'a'",
+    PredictionKeyIfTheFirstNeedsOne: "__call__ must give every layer the key that apply gives it, but does not for 'b'",
+    StatsDropped: "update_stats must return the params that the layers' .*, but does not at 'b.",
+    StatsOfOtherParams: "update_stats must give 'a' its own params, but gives those of 'b'",
+    StatsOfOtherCaches: "update_stats must give 'a' the cache that its apply returned, but gives that of 'b'",
+    StatsSwapped: "update_stats must return the params that the layers' .*, but does not at 'a.",
+    WeightsDecay: "update_stats must return the params that the layers' .*, but does not at 'a.",
     OwnLeafLost: "update_stats must return all of params, with its structure; .*'s'",
-    OwnLeafReset: "update_stats (must leave params as they are|may change only running statistics).*, and changes 's'",
+    OwnLeafReset: "update_stats (must not change params|may change only running statistics).*, but changes 's'",
     OwnLeafReshaped: r"update_stats must keep shapes and dtypes: s must be of \(\(\)",
     ChildrenSwapped: r"with_children must put every layer at its name, and children\(\) has another at 'a', 'b'",
-    SettledSwapped: "inference must leave every layer in its place, and has another at 'a', 'b'",
-    SettledTwice: "inference must leave every layer in its place, and has another at 'b'",
-    SerialSwapped: "inference must leave every layer in its place, and 'a', 'b' then run in the order 'b', 'a'",
-    OtherNames: r"the names of children\(\) must be the paths of their params in the result of init, and there is nothing at 'x'",
-    NamesSwapped: r"the names of children\(\) must be the paths of their params in the result of init, and those of 'b' are at 'a.",
+    SettledSwapped: "inference must leave every layer in its place, but has another at 'a', 'b'",
+    SettledTwice: "inference must leave every layer in its place, but has another at 'b'",
+    SerialSwapped: "inference must leave every layer in its place, but 'a', 'b' then run in the order 'b', 'a'",
+    OtherNames: r"the names of children\(\) must be the paths of their params in the result of init, but there is nothing at 'x'",
+    NamesSwapped: r"the names of children\(\) must be the paths of their params in the result of init, but those of 'b' are at 'a.",
 }
 
 PAIRS = {
@@ -222,7 +222,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("message", BROKEN)
 def test_a_layer_that_is_not_reached_is_found_with_a_sentence(message: str) -> None:
-    """This holds even for a plain layer within: the spies that replace it have all features."""
+    """The layer within may be plain: the spies that replace it have all features."""
     for layer in (
         [BROKEN[message]] if not isinstance(BROKEN[message], Halved) else [BROKEN[message], type(BROKEN[message])(fn.Tanh())]
     ):

@@ -111,7 +111,7 @@ def test_a_loss_has_one_slope_at_every_kink(loss: fn.Loss, reduction: str) -> No
 
 @pytest.mark.parametrize("loss", [fn.BCEWithLogits(), fn.L1(), fn.MSE()], ids=str)
 def test_the_gradient_of_a_loss_by_torch_is_its_own(loss: fn.Loss) -> None:
-    """This holds at 0, at the target and at the corner; the gradient has a derivative."""
+    """The gradients agree at 0, at the target and at the corner, and have a derivative."""
     y, t = PAIR[0], (PAIR[1] > 0).float()
     gy = loss.value_and_grad(y, t)[1]
     torch.testing.assert_close(torch.func.grad(lambda y: loss(y, t))(y), gy)

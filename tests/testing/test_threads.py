@@ -26,7 +26,7 @@ OPTIMIZERS = [
 
 @pytest.fixture(autouse=True)
 def _in_turns() -> Iterator[None]:
-    """Let Python switch threads after 10 µs instead of 5 ms: within nearly every call."""
+    """Make Python switch threads after 10 µs instead of 5 ms, within nearly every call."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -127,7 +127,7 @@ def test_threads_share_compiled_steps(pool: ThreadPoolExecutor) -> None:
 
 
 def test_fit_in_threads(pool: ThreadPoolExecutor) -> None:
-    """Each thread has its key, and all share one optimizer: results are those of a single run."""
+    """Each thread has its key, and all share one optimizer: results match a single run."""
 
     def fitted(i: int) -> Any:
         data = (X, LABELS)

@@ -60,7 +60,7 @@ def test_a_claim_fails_where_too_little_is_compared(monkeypatch: pytest.MonkeyPa
 
 @given(st.integers(0, 9999), st.floats(0.1, 3.0))
 def always_the_same(seed, slope):
-    """Compare one layer with one slope, and another with two arguments of which one varies."""
+    """Compare one layer with one slope, and another with two arguments, only one of which varies."""
     assert_twins(fn.LeakyReLU(0.5), nn.LeakyReLU(0.5), draw((2, 3), seed))
     assert_twins(fn.Threshold(slope, 1.0), nn.Threshold(slope, 1.0), draw((2, 3), seed))
 

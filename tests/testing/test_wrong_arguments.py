@@ -32,6 +32,6 @@ def test_wrong_arguments_get_good_errors(fuzz, capsys):
 )
 def test_the_judge_distinguishes_good_errors_from_bare_ones(call, good):
     """The fuzzer can therefore fail."""
-    with pytest.raises(Exception, match=r".") as caught:  # any error is judged
+    with pytest.raises(Exception, match=r".") as caught:  # any error is classified
         call()
     assert is_good(caught.value) is good

@@ -68,7 +68,7 @@ def test_no_rows_have_no_gradient() -> None:
 
 
 def test_frozen_params_have_none() -> None:
-    """They count in no norm; a gradient of 0 stays 0."""
+    """Frozen params count in no norm; a gradient of 0 stays 0."""
     net = fn.serial(fn.freeze(fn.Linear(3, 3)), fn.Linear(3, 2))
     params, x = net.init(0), fn.random.normal(1, (4, 3))
     _, grads = fn.clipped_grads(net, fn.MSE(), 1.0)(params, x, net(params, x))
@@ -77,7 +77,7 @@ def test_frozen_params_have_none() -> None:
 
 
 def test_one_row_moves_the_gradient_by_the_norm_at_most() -> None:
-    """This holds however large its gradient is; the analysis of privacy needs it."""
+    """The gradient of the row may be arbitrarily large; the analysis of privacy needs the bound."""
     net, x, target = fn.Linear(3, 2), fn.random.normal(1, (4, 3)), torch.zeros(4, 2)
     clipped, params = fn.clipped_grads(net, fn.MSE(), 0.5, batch_size=4.0), net.init(0)
     base = clipped(params, x, target)[1]
@@ -88,7 +88,7 @@ def test_one_row_moves_the_gradient_by_the_norm_at_most() -> None:
 
 
 def test_it_is_a_value_and_refuses_bad_arguments() -> None:
-    """It refuses a norm of 0, a batch size of 0, and nets whose rows depend on each other."""
+    """Refused are a norm of 0, a batch size of 0, and nets whose rows depend on each other."""
     made = fn.clipped_grads(fn.Linear(2, 2), fn.MSE(), 1.0, 3)
     assert eval(repr(made), vars(fn)) == made
     for how, message in (({"max_norm": 0.0}, "max_norm"), ({"max_norm": 1.0, "batch_size": 0}, "batch_size")):

@@ -65,7 +65,7 @@ NETS = {
 
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_and_norms_are_those_of_each_row_by_itself(name: str):
-    """They are those of ``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
+    """Results match ``value_and_grads`` of a batch of one, with the key ``fold_in(rng, i)``."""
     net, x = NETS[name]
     params, loss = tree.cast(net.init(0), torch.float64), fn.CrossEntropy()
     x = tree.cast(x, torch.float64)
@@ -185,7 +185,7 @@ MIXED = fn.Adam(0.1)
 
 
 def test_the_functions_are_values():
-    """They compare by what made them, and their repr shows it."""
+    """The functions compare by their net and loss, which their repr shows."""
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         assert eval(repr(made), vars(fn)) == made
 
@@ -215,7 +215,7 @@ def test_all_of_torch_func_works_on_them(name: str):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["words", "convolution", "norms of rows"])
 def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype):
-    """Gradients have the dtype of params, as near to those of each row as it allows; norms are float32."""
+    """Gradients have the dtype of params, and are as precise as it allows; norms are float32."""
     net, x = NETS[name]
     params, x, loss = tree.cast(net.init(0), dtype), tree.cast(x, dtype), fn.CrossEntropy()
     _, grads = fn.per_example_grads(net, loss)(params, x, LABELS)
@@ -231,7 +231,7 @@ def test_half_precision_is_summed_in_float32(name: str, dtype: torch.dtype):
 
 @pytest.mark.parametrize("name", NETS)
 def test_a_batch_may_have_no_rows(name: str):
-    """The structure is that of other batches, with no rows."""
+    """The structure is the same as for other batches, with no rows."""
     net, x = NETS[name]
     params, loss, key = net.init(0), fn.CrossEntropy(), fn.key(1)
     for made in (fn.per_example_grads(net, loss), fn.per_example_norms(net, loss)):
@@ -252,7 +252,7 @@ def test_nets_of_all_kinds_compile_whole(name: str):
 
 @pytest.mark.compiled
 def test_they_compile_whole():
-    """They are one graph, with the numbers of eager mode."""
+    """Each function is one graph, with the numbers of eager mode."""
     params, x = NET.init(0), random.normal(0, (7, 4))
     for made in (fn.per_example_grads(NET, LOSS), fn.per_example_norms(NET, LOSS), fn.accumulate(NET, LOSS, 3)):
         got = torch.compile(made, fullgraph=True, backend="eager")(params, x, LABELS)

@@ -10,7 +10,7 @@ BATCHES = [fn.random.normal(i, (n, 3)) + i for i, n in enumerate((8, 8, 5))]
 
 
 def test_statistics_are_those_of_torch() -> None:
-    """They are the mean over batches of their statistics, in each norm of a net."""
+    """The result is the mean over batches of their statistics, in each norm of a net."""
     net = fn.serial(fn.Linear(3, 4), fn.BatchNorm1d(4), fn.Tanh(), fn.Linear(4, 4), fn.BatchNorm1d(4))
     params = net.init(0)
     params = net.update_stats(params, net.apply(params, BATCHES[2])[1])
@@ -24,7 +24,7 @@ def test_statistics_are_those_of_torch() -> None:
 
 
 def test_copies_and_members_have_their_own_statistics() -> None:
-    """Each entry of a stack is that of a net by itself."""
+    """Each entry of a stack matches a net by itself."""
     layer = fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))
     net = fn.ensemble(layer, 2)
     params = net.init(0)
@@ -35,7 +35,7 @@ def test_copies_and_members_have_their_own_statistics() -> None:
 
 
 def test_a_momentum_weighs_the_last_batches_more() -> None:
-    """It starts from initial statistics, as training does."""
+    """The average starts from initial statistics, as in training."""
     net = fn.BatchNorm1d(3, momentum=0.3)
     want = net.init(0)
     for x in BATCHES:

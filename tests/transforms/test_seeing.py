@@ -8,7 +8,7 @@ from funcnet import random, tree
 
 
 def test_intermediates_are_the_outputs_of_the_layers():
-    """They are named by path, the net's by ``""``; noise is that of the same key."""
+    """Outputs are named by path, the net's by ``""``; the same key gives the same noise."""
     net = fn.serial(enc=fn.serial(fn.Linear(3, 4), fn.Dropout(0.5)), out=fn.residual(fn.serial(fn.Tanh(), fn.Linear(4, 4))))
     params, x = net.init(0), random.normal(0, (5, 3))
     found = fn.intermediates(net, params, x, 7)

@@ -54,7 +54,7 @@ def flat(params):
 
 
 def test_weights_are_orthonormal_up_to_a_factor():
-    """This needs a key; without one the direction of the weights in params stays."""
+    """Orthonormal weights need a key; without one the direction of the weights in params stays."""
     net = fn.mlp([6, 4, 3], fn.Tanh())
     params = net.init(0)
     for path, w in flat(fn.lsuv(net, params, X, 1)).items():
@@ -67,7 +67,7 @@ def test_weights_are_orthonormal_up_to_a_factor():
 
 
 def test_a_bias_is_scaled_around():
-    """It takes several steps, as the variance is then not proportional to the weight."""
+    """A bias needs several steps, because the variance is then not proportional to the weight."""
     net = fn.Linear(6, 4)
     params = net.init(0) | {"bias": torch.tensor([0.3, -0.3, 0.5, 0.0])}
     assert net(fn.lsuv(net, params, X, tolerance=1e-3), X).var(correction=0).item() == pytest.approx(1, abs=1e-3)
@@ -82,7 +82,7 @@ def test_deep_nets_keep_their_signal():
 
 
 def test_the_same_key_gives_the_same_bits_and_nothing_is_written_to():
-    """This holds in half precision too, whose weights have unit variance as rounded."""
+    """Half precision is tried too; its weights have unit variance as rounded."""
     net = fn.cast(fn.mlp([6, 8, 3], fn.Tanh()), torch.bfloat16)
     params = net.init(0)
     before = fn.tree.map(torch.clone, params)

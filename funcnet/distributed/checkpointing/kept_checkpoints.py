@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import field
 
@@ -50,6 +50,10 @@ class Checkpoints(Value):
     folder: Path = field(converter=as_folder, validator=valid_folder)
     keep: int | None = field(default=3, validator=size_or_none)
     group: Any = field(default=None, kw_only=True, repr=False)
+
+    if TYPE_CHECKING:  # a type checker would refuse a folder of type ``str``
+
+        def __init__(self, folder: Path | str, keep: int | None = 3, *, group: Any = None) -> None: ...
 
     def save(self, step: int, tree: Tree, metadata: Any = None) -> None:
         """Save a tree as the checkpoint of a step, then delete the checkpoints beyond ``keep``.

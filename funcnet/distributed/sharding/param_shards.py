@@ -29,7 +29,7 @@ Placements = tuple[Placement, ...]
 """The division of a leaf along each axis of a mesh."""
 
 
-def shard(params: Params, mesh: DeviceMesh, placements: Mapping[Chooser, Any] | None = None) -> Params:
+def shard(params: Params, mesh: DeviceMesh, placements: Mapping[str, Any] | Mapping[Chooser, Any] | None = None) -> Params:
     """Divide params over the workers of a mesh: a tree of DTensors, each with this worker's piece.
 
     All workers pass the same params, for example from ``init`` with the same key, and each copies its own pieces: only checksums

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from funcnet.kernels.looping import is_looping
 from funcnet.kernels.private_names import constant, onednn_rnn, onednn_rnn_backward
-from funcnet.kernels.recurrent.workspaces import copied
+from funcnet.kernels.recurrent.workspaces import kept_of, workspace_of
 from funcnet.kernels.tracing import is_for_inductor, is_plain_data
 
 _LSTM = 2
@@ -23,20 +23,22 @@ _ENDS = "Tensor y, Tensor h_n, Tensor c_n, Tensor gy, Tensor gh, Tensor gc"
 
 
 def run(*given: Any) -> tuple[Tensor, ...]:
-    """Return all outputs, the last state and, if ``training``, the workspace, which oneDNN keeps only in grad mode."""
+    """Return all outputs, the last state and, if ``training``, what is kept of oneDNN's workspace, which only grad mode has."""
     *tensors, training = given
     options: Any = (False, [], _LSTM, tensors[2].shape[1], 1, True, False, False, training)
     if not training:  # skipping the contexts below saves 5 of 200 µs
         return tuple(onednn_rnn(*tensors, *options))
     with torch.inference_mode(False), torch.enable_grad():
-        return tuple(onednn_rnn(*tensors, *options))
+        y, h, c, workspace = onednn_rnn(*tensors, *options)
+        return y, h, c, kept_of(workspace, tensors[0], tensors[2])
 
 
 def run_back(*given: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of x, both weights, both biases and the first state; the workspace, last, is not written to."""
-    *tensors, workspace = given
+    """Return the gradients of x, both weights, both biases and the first state; what is kept, last, is not written to."""
+    *tensors, kept = given
     options: Any = (False, _LSTM, tensors[2].shape[1], 1, True, True, False, [], False)
-    found: tuple[Tensor, ...] = onednn_rnn_backward(*tensors, *options, copied(workspace, tensors[0], tensors[2]))
+    with workspace_of(kept, tensors[0], tensors[2]) as workspace:
+        found: tuple[Tensor, ...] = onednn_rnn_backward(*tensors, *options, workspace)
     return found
 
 
@@ -49,7 +51,7 @@ def serves(*tensors: Tensor | None) -> bool:
 
 @constant
 def _workspace(steps: int, rows: int, inputs: int, outputs: int) -> int:
-    """Return the number of bytes that oneDNN keeps for a sequence, as a constant in compiled code."""
+    """Return the number of bytes that are kept for a sequence, as a constant in compiled code."""
     return _measured(steps, rows, inputs, outputs)
 
 

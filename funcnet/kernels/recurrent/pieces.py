@@ -1,16 +1,15 @@
 """oneDNN's LSTM over long sequences, piece by piece.
 
 The kernel keeps about 16 numbers for each row, step and feature. A block of memory above 32 MB is returned to the system when it
-is freed, and provided again page by page in the next step. The backward pass also copies it, since oneDNN writes to it. Pieces
-have smaller blocks, which stay in the process, and only one of them is copied at a time. Forward and backward pass in ms, whole
-and in pieces of at most 32 MB (one core of an AMD EPYC, Zen 4; freed memory retained):
+is freed, and provided again page by page in the next step. Pieces have smaller blocks, which stay in the process. Forward and
+backward pass in ms, whole and in pieces of at most 32 MB (one core of an AMD EPYC, Zen 4; freed memory retained):
 
-    steps × rows × inputs to outputs     whole     pieces     torch.nn's calls, which write to what was kept
-    4096 × 4 × 32 to 64                     80      51-56     46
-    512 × 32 × 64 to 128                   189        135     116
-    128 × 64 × 256 to 256                  364        292     309
-    256 × 16 × 512 to 512                  613        542     547
-    1024 × 4 × 32 to 64, one piece          13         13     11
+    steps × rows × inputs to outputs     whole     pieces     torch.nn's calls
+    4096 × 4 × 32 to 64                     72         45     46
+    512 × 32 × 64 to 128                   162        119     116
+    128 × 64 × 256 to 256                  302        268     309
+    256 × 16 × 512 to 512                  529        524     547
+    1024 × 4 × 32 to 64, one piece          11         11     11
 """
 
 from collections.abc import Callable

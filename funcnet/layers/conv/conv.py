@@ -147,7 +147,7 @@ class Conv1d(_Conv):
         kernel_size: Size of the window.
         stride: Step from one window to the next.
         padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with an odd element at
-            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple may hold a pair (before, after): ``((2, 0),)``.
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple can contain a pair (before, after): ``((2, 0),)``.
         dilation: Step between the elements of a window.
         groups: Number of groups of channels; each group of y sees one group of x. Must divide both numbers of channels.
         bias: Whether to add a learned offset to each channel.

@@ -138,7 +138,7 @@ class ConvLocal1d(_ConvLocal):
         input_size: Length of x; ``None`` to infer it with ``infer_sizes``.
         stride: Step from one window to the next.
         padding: Number of elements added before and after x. ``"same"`` keeps the length, for stride 1, with an odd element at
-            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple may hold a pair (before, after): ``((2, 0),)``.
+            the end; ``"valid"`` is 0; ``"causal"`` pads only before x. A tuple can contain a pair (before, after): ``((2, 0),)``.
         dilation: Step between the elements of a window.
         bias: Whether to add a learned offset to each channel at each position.
         initializer: Initializer of ``weight``, by name or value, applied at each position as in ``Conv1d``.

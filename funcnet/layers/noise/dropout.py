@@ -1,6 +1,7 @@
 """Dropout: parts of x are set to 0 with probability p, and the rest is scaled to keep the mean.
 
-    y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; sampled with the key gx = gy ⊙ m / (1 - p)
+    y  = x ⊙ m / (1 - p)      m = 1 with probability 1 - p, else 0; sampled with the key
+    gx = gy ⊙ m / (1 - p)
 
 y has the shape of x. There is one m for each element of x in ``Dropout``, for each channel in ``Dropout1d`` to ``Dropout3d``, and
 for each row in ``DropPath``. ⊙ is the elementwise product.

@@ -30,7 +30,7 @@ class SegmentPool(Layer):
         first, last    y[j] = x[k]              gx[k] = gy[j]            k the first or last row of j
         max, min       y[j] = x[k]              gx[k] = gy[j] / n        elementwise; n rows share the extreme
 
-    Lengths may be 0. Rows after the last segment are ignored.
+    Lengths can be 0. Rows after the last segment are ignored.
 
     Args:
         reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"first"`` or ``"last"``.

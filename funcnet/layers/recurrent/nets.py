@@ -4,6 +4,8 @@ Each step is a step of the cell in ``cells``. The formulas use the same letters:
 input_size) and y (T, N, hidden_size).
 """
 
+from typing import TYPE_CHECKING
+
 from attrs import field
 
 from funcnet.errors import flag, one_of, value_error, whole
@@ -67,6 +69,20 @@ class RNN(Recurrent):
     batch_first: bool = field(default=False, validator=flag)
     dropout: float = field(default=0.0, validator=DROPOUT)
     bidirectional: bool = field(default=False, validator=flag)
+
+    if TYPE_CHECKING:  # a type checker would put inherited fields first
+
+        def __init__(
+            self,
+            input_size: int | None,
+            hidden_size: int,
+            num_layers: int = 1,
+            nonlinearity: str = "tanh",
+            bias: bool = True,
+            batch_first: bool = False,
+            dropout: float = 0.0,
+            bidirectional: bool = False,
+        ) -> None: ...
 
     @property
     def kind(self) -> str:

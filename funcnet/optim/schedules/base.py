@@ -57,7 +57,7 @@ class FormulaSchedule(Schedule):
 
         rate = rate_at(t)
 
-    It checks the step. In eager mode it reads a tensor, and computes from its number: both give the same bits.
+    It checks the step. In eager mode it converts a tensor to a number first: both give the same bits.
 
     >>> @frozen
     ... class Sawtooth(FormulaSchedule):
@@ -103,7 +103,7 @@ class FormulaSchedule(Schedule):
 
 
 def _number(rate: Any) -> Any:
-    """Return a rate as a float; leave a tensor unchanged, from a factor that is mapped or traced."""
+    """Return a rate as a float; a tensor, from a factor that is mapped or traced, is unchanged."""
     return rate if isinstance(rate, Tensor) else float(rate)
 
 
@@ -129,7 +129,7 @@ def _several(value: Any, attribute: Any, got: Any) -> None:
 
 
 def _at(part: Any, t: Any) -> Any:
-    """Return a part at a step, as a number if it can be read: a tensor and its number then give the same bits."""
+    """Return a part at a step, as a number if it can be read: a tensor and a number then give the same bits."""
     if isinstance(part, Schedule):
         return part(t)
     known = read(part.detach()) if isinstance(part, Tensor) and is_eager() else part
@@ -153,7 +153,7 @@ class ProductSchedule(FormulaSchedule):
             * schedule`` sweeps the peak.
 
     Raises:
-        ValueError: If there is no schedule among the factors, or one has another type.
+        ValueError: If there is no schedule among the factors, or if a factor has another type.
 
     References:
         ``torch.optim.lr_scheduler.ChainedScheduler``.
@@ -185,7 +185,7 @@ class SumSchedule(FormulaSchedule):
         terms: Schedules, numbers and 0-d tensors, at least one of them a schedule.
 
     Raises:
-        ValueError: If there is no schedule among the terms, or one has another type.
+        ValueError: If there is no schedule among the terms, or if a term has another type.
 
     >>> from funcnet.optim.schedules.interpolation import LinearSchedule
     >>> (LinearSchedule(1.0, 0.0, 10) + 0.5)(5)
@@ -207,12 +207,13 @@ class LambdaSchedule(FormulaSchedule):
 
         rate = function(t)
 
-    The function must be pure. In eager mode it gets an int; in compiled code and under ``vmap`` it gets a 0-d float64 tensor, and
-    needs ``torch.where`` instead of ``if``. Schedules compare and pickle by their function: use a named one from a module.
+    The function must be pure. In eager mode it receives an int; in compiled code and under ``vmap`` it receives a 0-d float64
+    tensor, and needs ``torch.where`` instead of ``if``. Schedules are compared and pickled by their function: use a named
+    function from a module.
 
     Args:
-        function: Function of the step, the number of updates from 0, that returns a number or a 0-d tensor. For a factor of a
-            learning rate write ``0.1 * LambdaSchedule(f)``.
+        function: Function of the step, the number of updates from 0, that returns a number or a 0-d tensor. If it returns a
+            factor of the learning rate, use ``0.1 * LambdaSchedule(f)``.
 
     Raises:
         ValueError: If it is not a function; from a call, if it does not return a finite number.
@@ -232,7 +233,7 @@ class LambdaSchedule(FormulaSchedule):
 
 
 def number_of(who: Any, name: str, function: Callable[[Any], Any], t: Any) -> Any:
-    """Return a user's function of t, checked: a number for a number, a 0-d float64 tensor for a 0-d tensor."""
+    """Call a user's function of t and check the result: a number for a number, a 0-d float64 tensor for a 0-d tensor."""
     rate = function(t)
     if isinstance(rate, Tensor) and rate.dim() == 0 and not rate.is_complex():
         if isinstance(t, Tensor):

@@ -16,7 +16,7 @@ from funcnet.value import frozen
 
 @frozen
 class CosineAnnealingSchedule(FormulaSchedule):
-    """Cosine that anneals the rate, and raises it again.
+    """Cosine that anneals the rate and raises it again.
 
         rate = end + (start - end) (1 + cos(π t / steps)) / 2
 
@@ -52,7 +52,7 @@ class CosineRestartsSchedule(FormulaSchedule):
     Args:
         start: Rate at the beginning of each cycle.
         t_0: Length of the first cycle, in updates.
-        t_mult: Factor from the length of one cycle to that of the next.
+        t_mult: Factor by which each cycle is longer than the previous one.
         end: Rate at the end of each cycle, torch's ``eta_min``.
 
     References:
@@ -76,7 +76,7 @@ class CosineRestartsSchedule(FormulaSchedule):
         return between(self.end, self.start, wave(f))
 
     def _cycle(self, t: Any) -> Any:
-        """Return the number of the cycle: a logarithm, corrected where rounding misses the cycle by one at its ends."""
+        """Return the number of the cycle: a logarithm, corrected where rounding misses it by one at the ends of a cycle."""
         n = floor(logarithm(t / self.t_0 * (self.t_mult - 1) + 1.0) / math.log(self.t_mult))
         n = choose(t < self._begin(n), n - 1.0, n + 0.0)
         return choose(t < self._begin(n + 1.0), n, n + 1.0)
@@ -97,8 +97,8 @@ class CyclicSchedule(FormulaSchedule):
 
         rate = base_lr + (max_lr - base_lr) h(t) s         h(t) rises from 0 to 1 and falls back in each cycle
 
-    The scale s is 1 for ``"triangular"``, 2⁻ⁿ in cycle n = 0, 1, ... for ``"triangular2"``, and γᵗ for ``"exp_range"``. For the
-    momentum that torch cycles in the opposite direction use ``CyclicSchedule(max_momentum, base_momentum, ...)``.
+    The scale s is 1 for ``"triangular"``, 2⁻ⁿ in cycle n = 0, 1, ... for ``"triangular2"``, and γᵗ for ``"exp_range"``. torch
+    also cycles the momentum, in the opposite direction: use ``CyclicSchedule(max_momentum, base_momentum, ...)`` for that.
 
     Args:
         base_lr: Rate at both ends of each cycle.
@@ -156,18 +156,18 @@ _STRATEGIES = {"cos": SHAPES["cosine"], "linear": SHAPES["linear"]}
 
 @frozen
 class OneCycleSchedule(FormulaSchedule):
-    """One cycle: the learning rate rises to a peak, and decays far below its start.
+    """One cycle: the learning rate rises to a peak and decays far below its start.
 
         rate = r₀ → max_lr → r₁         r₀ = max_lr / div_factor, r₁ = r₀ / final_div_factor
                                         max_lr at t = pct_start · total_steps - 1, r₁ from t = total_steps - 1 on
 
     Each arrow is half a cosine, or a straight line. With ``three_phase`` the rate returns to r₀ in as many steps as it rose, and
-    then goes to r₁. After its steps it stays at r₁, where torch raises an error.
+    then goes to r₁. After ``total_steps`` it stays at r₁; torch raises an error.
 
     Args:
         max_lr: Highest rate.
         total_steps: Length of the cycle, in updates.
-        pct_start: Share of the steps on the way up, from 0 to 1.
+        pct_start: Fraction of the steps on the way up, from 0 to 1.
         anneal_strategy: ``"cos"`` or ``"linear"``.
         div_factor: max_lr / r₀, above 0.
         final_div_factor: r₀ / r₁, above 0.
@@ -202,15 +202,15 @@ class OneCycleMomentumSchedule(FormulaSchedule):
 
         rate = max_momentum → base_momentum → max_momentum         base_momentum at t = pct_start · total_steps - 1
 
-    Use it beside a ``OneCycleSchedule`` with the same ``total_steps``, ``pct_start``, ``anneal_strategy`` and ``three_phase``.
+    Combine it with a ``OneCycleSchedule`` of the same ``total_steps``, ``pct_start``, ``anneal_strategy`` and ``three_phase``.
 
     Args:
         total_steps: Length of the cycle, in updates.
         base_momentum: Lowest momentum.
         max_momentum: Momentum at the first and the last step.
-        pct_start: Share of the steps on the way down, from 0 to 1.
+        pct_start: Fraction of the steps on the way down, from 0 to 1.
         anneal_strategy: ``"cos"`` or ``"linear"``.
-        three_phase: Whether the way back takes as many steps as the way down, and the momentum then stays.
+        three_phase: Whether the way back takes as many steps as the way down; the momentum then stays constant.
 
     References:
         Smith & Topin 2019, "Super-convergence"; ``torch.optim.lr_scheduler.OneCycleLR``.

@@ -35,7 +35,7 @@ class ExponentialSchedule(FormulaSchedule):
     Args:
         start: Rate up to step ``begin``.
         gamma: The factor γ for every ``steps`` updates, at least 0.
-        steps: Number of updates for one factor.
+        steps: Number of updates per factor γ.
         staircase: Whether x is rounded down: the rate then changes only every ``steps`` updates.
         begin: Step at which the decay begins.
         end: Bound that the rate does not cross: the lowest rate for γ < 1, otherwise the highest; ``None`` for no bound.

@@ -1,4 +1,4 @@
-"""Formulas for numbers and for 0-d float64 tensors alike, from which schedules are built."""
+"""The building blocks of schedules: formulas that work for numbers and for 0-d float64 tensors."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def wave(f: Any) -> Any:
 
 
 def progress(t: Any, steps: float, begin: float = 0.0) -> Any:
-    """Return the elapsed part of a phase at step t, from 0 to 1; a phase without steps has elapsed."""
+    """Return the elapsed fraction of a phase at step t, from 0 to 1; a phase without steps has elapsed."""
     if steps <= 0:
         return t * 0.0 + 1.0
     f = (t - begin) / steps
@@ -83,7 +83,7 @@ SHAPES: dict[str, Shape] = {
     "cosine": wave,
     "1-sqrt": lambda f: 1.0 - root(f),
 }
-"""The part of the way that remains, from 1 to 0, as f, the elapsed part of a phase, goes from 0 to 1."""
+"""The remaining fraction of the change in a phase, from 1 to 0, as a function of f, the elapsed fraction of its steps."""
 
 
 def along(t: Any, values: Sequence[float], ends: Sequence[float], shape: Shape) -> Any:

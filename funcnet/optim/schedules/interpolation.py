@@ -1,6 +1,6 @@
 """Constant schedules, and schedules from a start to an end in a number of steps.
 
-t is the step, counted in updates from 0. After its steps each schedule stays at its end.
+t is the step, counted in updates from 0. After its steps, each schedule stays at its end.
 """
 
 from typing import Any
@@ -42,10 +42,10 @@ class LinearSchedule(FormulaSchedule):
         rate = start + (end - start) f         f = min(max(t - begin, 0) / steps, 1)
 
     Args:
-        start: Rate up to step ``begin``. torch's ``LinearLR`` has a factor instead.
+        start: Rate up to step ``begin``. torch's ``LinearLR`` takes a factor instead.
         end: Rate from step ``begin + steps`` on.
         steps: Length of the line, in updates.
-        begin: Step at which it begins.
+        begin: Step at which the line begins.
 
     References:
         ``torch.optim.lr_scheduler.LinearLR`` and ``optax.linear_schedule``.
@@ -72,7 +72,7 @@ class PolynomialSchedule(FormulaSchedule):
     Args:
         start: Rate up to step ``begin``.
         steps: Length of the decay, in updates.
-        power: The exponent p, above 0; 1 is a straight line, a larger one falls faster at first.
+        power: The exponent p, above 0; 1 gives a straight line, a larger exponent a faster decay at first.
         end: Rate from step ``begin + steps`` on.
         begin: Step at which the decay begins.
 
@@ -96,7 +96,7 @@ class PolynomialSchedule(FormulaSchedule):
 
 @frozen
 class CosineSchedule(FormulaSchedule):
-    """Cosine decay to ``end``, where it stays.
+    """Cosine decay to ``end``; the rate then stays there.
 
         rate = end + (start - end) ((1 + cos(π f)) / 2)ᵖ         f = min(t / steps, 1), p = exponent
 

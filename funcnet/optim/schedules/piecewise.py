@@ -1,4 +1,4 @@
-"""Schedules in pieces, each from one boundary to the next.
+"""Piecewise schedules, with one piece from each boundary to the next.
 
 Step t is in piece i if bᵢ ≤ t < bᵢ₊₁, with b₀ = 0. The boundaries b₁, b₂, ... are the first steps of the second and all later
 pieces.
@@ -44,7 +44,7 @@ class PiecewiseConstantSchedule(FormulaSchedule):
 
         rate = values[i]         for bᵢ ≤ t < bᵢ₊₁, b₀ = 0
 
-    optax takes the factor from one value to the next instead of the values.
+    optax takes the ratio of each value to the previous one instead of the values.
 
     Args:
         values: Rate in each piece.
@@ -115,11 +115,11 @@ class JoinedSchedule(FormulaSchedule):
         rate = schedules[i](t - bᵢ)         for bᵢ ≤ t < bᵢ₊₁, b₀ = 0
 
     Args:
-        schedules: Schedules, each of which counts from its own beginning.
+        schedules: Schedules; each counts its steps from 0.
         boundaries: First step of the second and of each later schedule, ascending, above 0.
 
     Raises:
-        ValueError: If one is not a schedule, or if ``boundaries`` does not have one entry fewer than ``schedules``.
+        ValueError: If an entry is not a schedule, or if ``boundaries`` does not have one entry fewer than ``schedules``.
 
     References:
         ``torch.optim.lr_scheduler.SequentialLR`` and ``optax.join_schedules``.

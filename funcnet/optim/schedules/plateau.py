@@ -1,4 +1,4 @@
-"""A rate that falls when a metric stops improving: a pure function of the metrics so far, which a state summarizes."""
+"""A rate that falls when a metric stops improving: a pure function of the metrics so far, summarized in a state."""
 
 from typing import Any
 
@@ -26,30 +26,30 @@ class ReduceOnPlateau(Value):
         rate ← max(factor · rate, min_lr), bad ← 0          if bad > patience; then a cooldown begins
 
     With ``threshold_mode="abs"``, better is metric < best - threshold. With ``mode="max"`` it is metric > best (1 + threshold),
-    or best + threshold. NaN is not better than anything. An update here is a metric; most users update once per epoch, with the
-    validation loss.
+    or best + threshold. NaN is never better. Call ``update`` with each new metric, usually once per epoch with the validation
+    loss.
 
-    All methods are pure and take tensors: they can be compiled, and mapped with ``torch.func.vmap``. An optimizer gets the rate
-    with ``opt.replace(lr=float(plateau.rate(state)))``; a step with that optimizer compiles again after each reduction. To
-    compile once for all rates, give the optimizer a tensor, ``lr = torch.tensor(0.1)`` in ``SGD(lr=lr)``, and set
+    All methods are pure and accept tensors: they can be compiled, and mapped with ``torch.func.vmap``. Pass the rate to an
+    optimizer with ``opt.replace(lr=float(plateau.rate(state)))``; a compiled step is then compiled again after each reduction. To
+    compile once for all rates, give the optimizer a tensor, ``lr = torch.tensor(0.1)`` in ``SGD(lr=lr)``, and call
     ``lr.copy_(plateau.rate(state))`` between steps.
 
     Args:
-        lr: First rate, at least 0.
+        lr: Initial rate, at least 0.
         mode: Whether the metric should fall, ``"min"``, or rise, ``"max"``.
-        factor: Factor of a reduction, at least 0 and below 1.
-        patience: Number of updates without improvement that change nothing.
-        threshold: Least improvement that counts, at least 0.
+        factor: Factor by which the rate is reduced, at least 0 and below 1.
+        patience: Number of updates without improvement that are tolerated; the next one reduces the rate.
+        threshold: Smallest improvement that counts, at least 0.
         threshold_mode: Whether ``threshold`` is relative to the best metric, ``"rel"``, or absolute, ``"abs"``.
         cooldown: Number of updates after a reduction that never count as bad.
         min_lr: Lowest rate.
-        eps: Least reduction; a smaller one is skipped.
+        eps: Smallest reduction; a smaller one is skipped.
 
     State:
         rate: Current rate, 0-d float64.
         best: Best metric so far, 0-d float64.
         bad: Number of updates since the last improvement or reduction, 0-d int64.
-        cooldown: Number of updates left of a cooldown, 0-d int64.
+        cooldown: Number of updates left in the cooldown, 0-d int64.
 
     Raises:
         ValueError: From ``update``, if the metric is not a number or a 0-d tensor, or if the state has another form.
@@ -110,7 +110,7 @@ class ReduceOnPlateau(Value):
         return self._fitting(state)["rate"]
 
     def factor_of(self, state: State) -> Tensor:
-        """Return the current rate divided by the first one, a 0-d float64 tensor.
+        """Return the current rate divided by the initial rate, a 0-d float64 tensor.
 
         Args:
             state: The state, as ``init`` and ``update`` return it.

@@ -39,13 +39,13 @@ def _decay_steps(who: str, warmup: Any, steps: Any) -> int:
 
 @adds_location("WarmupSchedule")
 def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> JoinedSchedule:  # noqa: N802 (it makes a value)
-    """Linear warm-up in front of any schedule.
+    """Linear warm-up before any schedule.
 
         rate = start + (s(0) - start) t / warmup         t < warmup, s = schedule
         rate = s(t - warmup)                             t ≥ warmup
 
     Args:
-        schedule: Schedule after the warm-up, which counts from its own beginning.
+        schedule: Schedule after the warm-up; its step 0 is step ``warmup``.
         warmup: Length of the warm-up, in updates; 0 for none.
         start: Rate at step 0, if there is a warm-up.
 
@@ -179,7 +179,7 @@ def WarmupExponentialSchedule(  # noqa: N802
         peak: Rate at step ``warmup``.
         warmup: Length of the warm-up, in updates; 0 for none.
         gamma: The factor γ for every ``steps`` updates, at least 0.
-        steps: Number of updates for one factor.
+        steps: Number of updates per factor γ.
         staircase: Whether x is rounded down.
         begin: Number of updates between the warm-up and the decay.
         end: Bound that the rate does not cross; ``None`` for no bound.
@@ -256,7 +256,7 @@ class SlantedTriangularSchedule(FormulaSchedule):
     Args:
         max_rate: Rate at step cut.
         num_steps: Length of the schedule, in updates.
-        cut_frac: Share of the steps on the way up, at least 0 and below 1.
+        cut_frac: Fraction of the steps on the way up, at least 0 and below 1.
         ratio: ``max_rate`` over the lowest rate, above 0.
 
     References:

@@ -224,7 +224,7 @@ class ScaleByLion(_TwoBetas):
     """Replace gradients with Lion's direction: ``optax.scale_by_lion``.
 
         g ← sign(β₁ m + (1 - β₁) g)
-        m ← β₂ m + (1 - β₂) g                  with the g before
+        m ← β₂ m + (1 - β₂) g                  with the original g
 
     Args:
         betas: (β₁, β₂), the weight of m in the direction, and the decay rate of m: numbers, schedules of the number of updates

@@ -97,16 +97,16 @@ class ClipByBlockRMS(MomentTransform):
 
 @frozen
 class AdaptiveClip(MomentTransform):
-    """Clip the gradient of each unit to a share of the unit's norm: ``optax.adaptive_grad_clip``.
+    """Clip the gradient of each unit to a fraction of the norm of the unit: ``optax.adaptive_grad_clip``.
 
         g ← g c max(‖p‖, ε) / ‖g‖  where ‖g‖ > c max(‖p‖, ε)
 
-    The norms are those of units: the elements of one entry of axis 0, which numbers the outputs of ``Linear`` and of
-    convolutions. A vector is one unit.
+    Norms are computed for each unit: one entry of axis 0, which is an output of ``Linear`` or of a convolution. A vector is one
+    unit.
 
     Args:
         clipping: c, the largest ratio of the norms: a number, a schedule of the number of updates made, or a 0-d tensor.
-        eps: ε, the lower bound of the norm of p, which lets zeros be trained.
+        eps: ε, the lower bound of the norm of p, so that zeros can be trained.
 
     State:
         step: Number of updates made.

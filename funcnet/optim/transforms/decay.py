@@ -28,10 +28,10 @@ class AddDecayedWeights(MomentTransform):
     At the start of a chain this is the gradient of a penalty λ ‖p‖² / 2. After the other transforms, before the optimizer's rate
     η, it is the decoupled decay of ``AdamW``: p ← p - η (direction + λ p).
 
-    By default weights decay, and biases and norms do not. Pass the net as the mask to let its layers decide: ``mask=net`` is
+    By default weights decay, and biases and norms do not. Pass the net as the mask to let its layers decide: ``mask=net`` means
     ``decay_mask(net, params)``. Without a net, names and shapes decide: a bias is recognized by its name, and the scale of a norm
-    by a bias or running statistics of the same shape beside it. A norm without either, like ``RMSNorm``, cannot be told from a
-    weight by its params, and decays.
+    by a bias or running statistics of the same shape next to it. A norm without either, like ``RMSNorm``, cannot be distinguished
+    from a weight, and decays.
 
     Args:
         weight_decay: λ, in the unit of g / p: a number, a schedule of the number of updates made, or a 0-d tensor.
@@ -73,7 +73,7 @@ class AddDecayedWeights(MomentTransform):
         return {"weight_decay": self.weight_decay}
 
     def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
-        given, flags = self._parted(grads, params)
+        given, flags = self._select(grads, params)
         chosen = flattening.unflatten(params, iter([g if flag else None for g, flag in zip(given, flags, strict=True)]))
         if not all([flag or g is None or is_dense(g) for g, flag in zip(given, flags, strict=True)]):  # noqa: C419
             require_dense(self, grads)
@@ -81,8 +81,8 @@ class AddDecayedWeights(MomentTransform):
         after = zip(given, flags, flattening.flatten_together(new)[0], strict=True)
         return flattening.unflatten(params, iter([y if flag or g is None else without_graph(g) for g, flag, y in after])), state
 
-    def _parted(self, grads: Tree, params: Params) -> tuple[list[Any], list[bool]]:
-        """Return the leaves of the gradients, and for each whether the mask selects it."""
+    def _select(self, grads: Tree, params: Params) -> tuple[list[Any], list[bool]]:
+        """Return the leaves of the gradients, and whether the mask selects each of them."""
         try:
             flags = self._flags.flags(self, self.mask, params)
             return flattening.flatten_together(params, grads)[1], flags

@@ -18,10 +18,10 @@ from funcnet.value import frozen
 
 @frozen
 class LossScale(MomentTransform):
-    """Divide gradients by the factor of the loss, and adapt that factor: the rule of ``torch.amp.GradScaler``.
+    """Divide gradients by the loss scale, and adapt it: the rule of ``torch.amp.GradScaler``.
 
         g ← g / s
-        s ← b s  if a gradient is infinite or NaN;  s ← a s  after n updates without;  the count restarts after either
+        s ← b s  if a gradient is infinite or NaN;  s ← a s  after n finite updates;  the count restarts after either
 
     A gradient below 6e-8 is 0 in float16. If the optimizer contains a ``LossScale``, ``train_step`` multiplies the gradient of
     the loss by s, and the ``LossScale`` divides by it in float32. Infinite gradients pass through it: wrap the optimizer after it
@@ -66,7 +66,7 @@ class LossScale(MomentTransform):
         return {"scale": float(self.init_scale), "growth_tracker": 0.0}
 
     def scale(self, state: State) -> Tensor:
-        """Return s, the factor of the loss or of its gradient before the next update, for a custom loop.
+        """Return s, by which a custom loop must multiply the loss or its gradient before the next update.
 
         Args:
             state: The state of the transform.

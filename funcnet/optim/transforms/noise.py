@@ -1,9 +1,9 @@
-"""Gradient transforms that add normal noise, drawn from a key in their state.
+"""Gradient transforms that add normal noise, sampled with a key in their state.
 
-    g ← g + σ(t) z      z drawn with the key fold_in(fold_in(k, t), i) for leaf i, t the number of updates made before
+    g ← g + σ(t) z      z sampled with the key fold_in(fold_in(k, t), i) for leaf i, t the number of updates made before
 
 Equal states give equal noise, in eager and in compiled code. Parallel runs under ``vmap`` need different keys in their states:
-``state | {"key": fn.key(i)}``. The noise is drawn in float32 or wider, and added before the sum is rounded.
+``state | {"key": fn.key(i)}``. The noise is sampled and added in float32 or wider, and the sum is rounded.
 """
 
 from abc import abstractmethod
@@ -27,7 +27,7 @@ from funcnet.value import frozen
 
 
 class _Noise(GradientTransform):
-    """A transform that adds normal noise with the standard deviation ``std`` of the step."""
+    """A transform that adds normal noise; ``std`` returns its standard deviation at each step."""
 
     __slots__ = ()
 
@@ -35,7 +35,7 @@ class _Noise(GradientTransform):
 
     @abstractmethod
     def std(self, step: Tensor) -> Any:
-        """Return the standard deviation at the update that follows ``step`` others."""
+        """Return the standard deviation at the next update after ``step`` updates."""
 
     def init(self, params: Params) -> State:
         return {"step": torch.zeros((), dtype=torch.int64), "key": random.key(self.seed)}

@@ -1,7 +1,7 @@
 """Gradient transforms that scale by norms of leaves, or by the joint norm of all leaves.
 
-Norms are computed in float64, in which no square of a float32 overflows or vanishes. ‖g‖ and ‖p‖ are those of one leaf, and rms
-is its norm divided by the root of its length.
+Norms are computed in float64, in which no square of a float32 overflows or vanishes. ‖g‖ and ‖p‖ are the norms of one leaf; rms
+is the norm divided by the root of the number of elements.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class ScaleByTrustRatio(MomentTransform):
 
     Args:
         min_norm: μ, the lower bound of both norms.
-        trust_coefficient: c, the norm of the step relative to that of p: a number, a schedule of the number of updates made, or a
-            0-d tensor.
+        trust_coefficient: c, the norm of the step relative to the norm of p: a number, a schedule of the number of updates made,
+            or a 0-d tensor.
         eps: ε, added to the norm of g.
 
     State:

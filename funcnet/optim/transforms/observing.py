@@ -19,12 +19,12 @@ from funcnet.value import frozen
 
 @frozen
 class Monitor(GradientTransform):
-    """Record a measure of the gradients at this place of a chain: ``optax.monitor``; with the identity ``optax.snapshot``.
+    """Record a measure of the gradients at this point of a chain: ``optax.monitor``; with the identity ``optax.snapshot``.
 
         g ← g      measured ← f(g)
 
-    One before and one after clipping show how much is clipped; ``Monitor(lambda g: g)`` records the gradients themselves. The
-    measure is part of the step and is compiled with it.
+    A monitor before clipping and one after it show how much is clipped; ``Monitor(lambda g: g)`` records the gradients
+    themselves. The measure is part of the step and is compiled with it.
 
     Args:
         measure: f, a function from the tree of gradients to a tensor, or a tree of tensors, of fixed shapes. The default is the
@@ -32,7 +32,7 @@ class Monitor(GradientTransform):
 
     State:
         step: Number of updates made.
-        measured: f(g) of the last update, at first f of zeros.
+        measured: f(g) of the last update; initially f of zeros.
 
     Raises:
         ValueError: If ``measure`` is not a function; from ``update`` if the state belongs to another transform.
@@ -63,7 +63,7 @@ class Monitor(GradientTransform):
         return grads, {"step": state["step"] + 1, "measured": self.measure(grads)}
 
     def map_state(self, f: Callable[..., Tree], state: State, *others: State) -> State:
-        """Return the state unchanged: its trees need not be like params.
+        """Return the state unchanged, since its trees need not be like params.
 
         Args:
             f: A function, which is not called.

@@ -22,12 +22,12 @@ from funcnet.value import frozen
 
 @frozen
 class ScaleBy(MomentTransform):
-    """Multiply gradients by a number: ``optax.scale``; ``Scale`` is a layer.
+    """Multiply gradients by a number: ``optax.scale``; not to be confused with the layer ``Scale``.
 
         g ← c g
 
     Args:
-        factor: c, of either sign.
+        factor: c, positive or negative.
 
     State:
         step: Number of updates made.
@@ -63,8 +63,8 @@ class ScaleBySchedule(MomentTransform):
 
         g ← s(t) g
 
-    Before an optimizer like ``SGD``, whose step is proportional to the gradient, it multiplies the learning rate: the base rate
-    and its shape are separate.
+    Before an optimizer like ``SGD``, whose step is proportional to the gradient, it multiplies the learning rate: this separates
+    the base rate from the shape of the schedule.
 
     Args:
         schedule: s, a function of the number of updates made before; or a number or a 0-d tensor.
@@ -73,7 +73,7 @@ class ScaleBySchedule(MomentTransform):
         step: t, the number of updates made.
 
     Raises:
-        ValueError: If ``schedule`` is neither; from ``update`` if it returns a negative number.
+        ValueError: If ``schedule`` is none of these; from ``update`` if it returns a negative number.
 
     References:
         ``optax.scale_by_schedule``.
@@ -104,7 +104,7 @@ class ScaleByLearningRate(MomentTransform):
 
         g ← η g
 
-    Unlike optax's it keeps the sign, since the optimizer at the end subtracts.
+    Unlike in optax, it keeps the sign, since the optimizer at the end subtracts.
 
     Args:
         lr: η, a number, a schedule of the number of updates made, or a 0-d tensor.

@@ -1,4 +1,4 @@
-"""Gradient transforms that reshape gradients: centering them, removing NaNs, and keeping params non-negative."""
+"""Gradient transforms that center gradients, remove NaNs, or keep params non-negative."""
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class ZeroNaNs(MomentTransform):
         g ← 0 where g is NaN, for each element
         n ← n + 1 if the leaf has a NaN
 
-    Infinite gradients do not change. NaNs at every update are a fault in the net or its data: check the counts.
+    Infinite gradients do not change. NaNs at every update indicate a fault in the net or its data: check the counts.
 
     State:
         step: Number of updates made.

@@ -16,7 +16,7 @@ def guided(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
 
 
 def halved(vjp: Any, x: Any, y: Any, gy: Any) -> Any:
-    """Halve the gradient of x, and leave that of params unchanged."""
+    """Halve the gradient of x, and leave the gradients of params unchanged."""
     gp, gx = vjp(gy)
     return gp, gx / 2
 

@@ -23,8 +23,8 @@ from funcnet.interop.torch_nn.exporting.modules import (
     GraphModule,
     ModeModule,
     WiredModule,
+    accepts_one_argument,
     place,
-    takes_one,
 )
 from funcnet.interop.torch_nn.exporting.registry import Convert, container
 from funcnet.interop.torch_nn.exporting.ties import tied_module, with_ties
@@ -60,7 +60,7 @@ def _series(net: Serial, params: Params, convert: Convert) -> nn.Module | None:
     modules = _modules(net, params, convert)
     if modules is None:
         return None
-    is_plain = all(map(takes_one, modules.values())) and not any(hasattr(nn.Sequential(), name) for name in modules)
+    is_plain = all(map(accepts_one_argument, modules.values())) and not any(hasattr(nn.Sequential(), name) for name in modules)
     return _chained(nn.Sequential() if is_plain else Chain(), modules)
 
 

@@ -42,7 +42,7 @@ def entry(xs: tuple[Any, ...]) -> Any:
     return xs[0] if len(xs) == 1 else xs
 
 
-def takes_one(module: nn.Module) -> bool:
+def accepts_one_argument(module: nn.Module) -> bool:
     """Return whether a module is defined by torch.nn and takes one input."""
     return type(module).__module__.startswith("torch.nn.") and not isinstance(module, SEVERAL)
 

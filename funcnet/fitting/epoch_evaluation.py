@@ -1,4 +1,4 @@
-"""Judging: the metrics that ``fit`` measures after each epoch, and their data."""
+"""The evaluation after each epoch of ``fit``: its metrics and data."""
 
 from typing import Any, NamedTuple
 
@@ -15,11 +15,11 @@ from funcnet.metrics.several import Metrics, SeveralMetrics, columns
 from funcnet.optim.base import Optimizer
 from funcnet.optim.recording import Recorder
 
-_JUDGED_AT_ONCE = 1000
+_BATCH_SIZE = 1000
 
 
-class Judge(NamedTuple):
-    """The evaluation after each epoch: its metrics and data."""
+class EpochEvaluation(NamedTuple):
+    """The net, metrics and data of the evaluation after each epoch."""
 
     opt: Optimizer
     net: Layer
@@ -31,19 +31,19 @@ class Judge(NamedTuple):
     @classmethod
     def of(
         cls, net: Layer, loss: Loss, opt: Optimizer, source: Source, validation: Any, metrics: Metrics, transform: Any
-    ) -> "Judge":
+    ) -> "EpochEvaluation":
         norms = NORMS if isinstance(opt, Recorder) and validation is None else ()
         wanted = columns("fit", metrics, (*COLUMNS, *norms))
         if validation is not None:
-            judged = source_of(validation, "fit", "validation", _JUDGED_AT_ONCE)
-            return cls(opt, net.inference(), judged, wanted, LossMean(loss), "validation_")
+            evaluated = source_of(validation, "fit", "validation", _BATCH_SIZE)
+            return cls(opt, net.inference(), evaluated, wanted, LossMean(loss), "validation_")
         if wanted.metrics and (transform is not None or source.once):
             raise value_error("fit", "metrics need validation data if data has a transform or is an iterator", "none")
-        judged = source_of(source.data, "fit", "data", _JUDGED_AT_ONCE) if transform is None else source
-        return cls(opt, net.inference(), judged, wanted, None, "")
+        evaluated = source_of(source.data, "fit", "data", _BATCH_SIZE) if transform is None else source
+        return cls(opt, net.inference(), evaluated, wanted, None, "")
 
     def generators(self, source: Source) -> list[torch.Generator]:
-        """List the generators of the training data and of this data, each once."""
+        """Return the generators of the training data and of this data, each once."""
         found = [*source.generators(), *self.source.generators()]
         return [*{id(generator): generator for generator in found}.values()]
 
