@@ -296,11 +296,11 @@ def _may_stand_in_init(node: ast.AST) -> bool:
     return node.level == 0 and _inside(node.module or "", "funcnet") and public
 
 
-def groups_untold(source: str) -> list[str]:
+def undescribed_groups(source: str) -> list[str]:
     """List the groups of ``__all__`` (its comments) that are missing from the docstring, and those only in the docstring."""
     groups = re.findall(r"^    # (.+)$", source[source.index("__all__") :], re.MULTILINE)
-    told = re.findall(r"^    (\S.*?)  +\S", ast.get_docstring(ast.parse(source), clean=False) or "", re.MULTILINE)
-    return sorted({*groups} ^ {*told})
+    described = re.findall(r"^    (\S.*?)  +\S", ast.get_docstring(ast.parse(source), clean=False) or "", re.MULTILINE)
+    return sorted({*groups} ^ {*described})
 
 
 def shared_names(modules: set[str], functions: set[str]) -> list[str]:
@@ -435,7 +435,7 @@ def test_source_keeps_to_the_rules(check):
 def test_the_public_names_are_imported_and_listed_by_group():
     """Each name is listed once, also in ``__all__``, and the docstring explains every group in one line."""
     assert wrong_exports(SOURCES["funcnet"]) == []
-    assert groups_untold(SOURCES["funcnet"]) == []
+    assert undescribed_groups(SOURCES["funcnet"]) == []
 
 
 def test_no_public_function_has_the_name_of_a_module():
@@ -675,10 +675,10 @@ def test_right_exports_pass(source):
     assert wrong_exports(source) == []
 
 
-def test_an_untold_group_and_a_shared_name_are_found():
+def test_an_undescribed_group_and_a_shared_name_are_found():
     """The check finds a group without a line, a line without a group, and a function named like a module."""
     source = '"""Doc.\n\n    loops  the loop\n    trees  more\n"""\n__all__ = [\n    # loops\n    "fit",\n    # steps\n    "step",\n]\n'
-    assert groups_untold(source) == ["steps", "trees"]
+    assert undescribed_groups(source) == ["steps", "trees"]
     assert shared_names({"funcnet.fitting.loop", "funcnet.layers.fit"}, {"fit", "evaluate"}) == ["fit"]
 
 
