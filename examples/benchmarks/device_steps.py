@@ -218,7 +218,7 @@ def measured(workload: Workload, device: torch.device, budget: Budget, rounds: i
                 one, peaks[contender.label] = _prepared(contender, ready, device, turn)
             ready.append(one)
         except Exception as error:
-            notes.append(f"{contender.label} is left out: {measure.told(error)}")
+            notes.append(f"{contender.label} is left out: {measure.describe_error(error)}")
             error.__traceback__ = None  # its frames keep device memory alive
         free(device)
     rows = measure.rounds(ready, _affordable(ready, rounds, budget)) if ready else []

@@ -72,7 +72,7 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[measure
             calls = agreed(measure.calls_of(training.run, turn))
             ready.append(measure.Ready(contender, training, training.value(), calls))
         except Exception as error:
-            notes.append(f"{contender.label} is left out: {measure.told(error)}")
+            notes.append(f"{contender.label} is left out: {measure.describe_error(error)}")
     return ready, notes
 
 

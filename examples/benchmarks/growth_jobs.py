@@ -69,7 +69,7 @@ def _begun(name: str, make: Callable[..., Step], axis: str, n: int, notes: list[
         step = make(axis, n)
         first = _timed(step)
     except Exception as error:
-        notes.append(f"{axis}: {name} is left out from {n} on: {measure.told(error)}")
+        notes.append(f"{axis}: {name} is left out from {n} on: {measure.describe_error(error)}")
         return None
     if first > COMPILING:
         notes.append(f"{axis}: the line of {name} ends before {n}, since its first step takes {first:.0f} s")

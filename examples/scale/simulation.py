@@ -155,8 +155,8 @@ def _labels(axes: Any, costs: dict[str, list[Cost]]) -> None:
     for name in sorted(last, key=lambda name: last[name]):
         y = max(y + 5.5, last[name])
         held = costs[name][-1].memory
-        told = name if held <= inputs.CLUSTER.memory else f"{name}, {held / 1e9:.0f} GB: does not fit"
-        axes.annotate(told, (DEVICES[-1], y), xytext=(9, 0), annotation_clip=False, **_beside(COLOURS[name]))
+        label = name if held <= inputs.CLUSTER.memory else f"{name}, {held / 1e9:.0f} GB: does not fit"
+        axes.annotate(label, (DEVICES[-1], y), xytext=(9, 0), annotation_clip=False, **_beside(COLOURS[name]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -102,7 +102,7 @@ def contenders(workload: Workload) -> list[Contender]:
 
 
 class Silent(Parallel):
-    """DistributedDataParallel without communication; ``buckets`` are what it would reduce."""
+    """DistributedDataParallel without communication; ``buckets`` are the tensors that it would reduce."""
 
     def __init__(self, workload: Workload) -> None:
         """Register a hook instead of the all-reduce."""
