@@ -118,7 +118,10 @@ class Silent(Parallel):
         return [("all_reduce", [(torch.Size([size]), torch.float32)]) for size in self.found.values()]
 
 
-def _nothing(found: dict[int, int], bucket: Any) -> torch.futures.Future[Tensor]:
+def _nothing(
+    found: dict[int, int],
+    bucket: dist.GradBucket,  # type: ignore[name-defined]  # register_comm_hook reads the annotation
+) -> torch.futures.Future[Tensor]:
     found[bucket.index()] = bucket.buffer().numel()
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())
