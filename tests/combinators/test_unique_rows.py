@@ -16,7 +16,7 @@ NET = fn.serial(TABLE, fn.Tanh(), fn.Linear(3, 2))
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, 5), max_size=9), st.sampled_from([(), (1,), (3,), (2, 2)]), st.integers(0, 10**6))
 def test_uniqued_is_the_layer(ids, more, seed):
-    """Values and gradients of params agree, for rows of any axes and any number of equal ones."""
+    """Values and gradients of params agree, for rows of any axes and any number of equal rows."""
     x = torch.tensor(ids, dtype=torch.int64).reshape(-1, *[1] * len(more)).expand(-1, *more)
     x = (x + torch.arange(x[:1].numel()).reshape(x[:1].shape)) % 6
     params = tree.cast(NET.init(seed), torch.float64)
