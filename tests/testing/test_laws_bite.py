@@ -232,8 +232,8 @@ def test_the_law_rejects_what_is_broken_in_one_dtype(
         (SeededByItself(), "law 3, pure: torch's global generator must not be used"),
         (OutputInFloat32(), "law 4, structure: y must be torch.float64, got torch.float32"),
         (BiasNotSummed(), "law 4, structure: the gradient of params.b must have its shape"),
-        (ExpandedInit(), "law 4, structure: init must return each element in its own memory, and b is expanded"),
-        (SharedInit(), "law 4, structure: init must return each element in its own memory, and w and b share theirs"),
+        (ExpandedInit(), "law 4, structure: init must return each element in its own memory, but b is expanded"),
+        (SharedInit(), "law 4, structure: init must return each element in its own memory, but w and b share memory"),
     ],
     ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )
