@@ -90,7 +90,7 @@ def squareplus(x: Any, b: Any = 4) -> Any:
 
 
 def softshrink(x: Any, l: Any = 0.5) -> Any:  # noqa: E741
-    """Return x moved towards 0 by l."""
+    """Return x moved towards 0 by l, at most to 0."""
     return x - l if x > l else x + l if x < -l else mpf(0)
 
 
