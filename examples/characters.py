@@ -1,7 +1,7 @@
 """Characters: a causal transformer learns to write like the help texts of Python itself, character by character.
 
 The text is ``pydoc_data.topics``, which is part of every Python: 0.47 million characters, of which the last tenth is held out. A
-step takes 32 pieces of 128 characters, and predicts each character from the previous ones in its piece. The baselines are the
+step uses 32 pieces of 128 characters, and predicts each character from the previous ones in its piece. The baselines are the
 frequencies of characters (unigram) and of pairs of characters (bigram) in the training text.
 
     python -m examples.characters --steps 800 --seed 0 --out out

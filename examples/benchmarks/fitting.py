@@ -137,7 +137,7 @@ def contenders(case: Case, seed: int = 0) -> dict[str, Callable[[], Any]]:
         return own
 
     def fit() -> Any:
-        how = {"batch_size": case.batch_size, "params": params, "progress": False}
+        how: dict[str, Any] = {"batch_size": case.batch_size, "params": params, "progress": False}
         return fn.fit(case.net, case.loss, opt, case.data, epochs=case.epochs, key=seed, **how).params
 
     return {"loop": _from_the_start(case.data, loop), "fit": _from_the_start(case.data, fit)}

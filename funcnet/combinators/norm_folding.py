@@ -27,10 +27,9 @@ def fold_batch_norm(net: Layer, params: Params) -> Folded:
 
         w' = γ r w      b' = γ r (b - μ) + β      r = 1 / √(σ² + ε), each per output channel
 
-    ``folded(folded_params, x)`` equals ``net.inference()(params, x)`` up to rounding. Layers within every combinator but ``tied``
-    and ``parametrize`` are folded. Identities, such as dropout in inference, may be in between. A norm without a linear map
-    before it, or without running statistics, stays. After a Linear the channels must be the last axis, as they are for x of shape
-    (N, features).
+    ``folded(folded_params, x)`` equals ``net.inference()(params, x)`` up to rounding. Layers inside ``tied`` and ``parametrize``
+    are not folded. Identities, such as dropout in inference, can be in between. A norm without a linear map before it, or without
+    running statistics, stays. After a Linear the channels must be the last axis, as they are for x of shape (N, features).
 
     Args:
         net: The net, in training form.
@@ -40,7 +39,7 @@ def fold_batch_norm(net: Layer, params: Params) -> Folded:
         The net for inference and its params.
 
     Raises:
-        ValueError: If ``params`` are not those of the net, or are on several devices.
+        ValueError: If ``params`` do not match the net, or are on several devices.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear
@@ -101,7 +100,7 @@ def _require_shapes(layer: Any, params: Params) -> None:
 
 
 def _channels(layer: Any, params: Params) -> int:
-    """Return the number of channels of y. If they are the second axis of the weight, it has those of one group."""
+    """Return the number of channels of y. If they are the second axis of the weight, it has the channels of one group."""
     w: Tensor = params["weight"]
     return w.shape[0] if layer.weight_output_axis == 0 else w.shape[1] * layer.groups
 

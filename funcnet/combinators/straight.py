@@ -11,7 +11,7 @@ from funcnet.plans import VERBS, Unchecked, has_own
 
 
 def may_be_unchecked(layer: Layer) -> bool:
-    """Tell whether the class of a layer, and in a combinator those of its ``layers``, can have unchecked verbs."""
+    """Return whether the class of a layer, and the classes of its ``layers``, can have unchecked verbs."""
     if not has_own(type(layer), "unchecked", *VERBS) or type(layer).unchecked is Layer.unchecked:
         return False
     return all(map(may_be_unchecked, getattr(layer, "layers", ())))
@@ -20,7 +20,7 @@ def may_be_unchecked(layer: Layer) -> bool:
 def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
     """Return the unchecked verbs of a serial for arguments like these.
 
-    ``None`` if a layer has none, or if params that are not trained come before the first trained ones.
+    ``None`` if a layer has no unchecked verbs, or if params that are not trained come before the first trained params.
     """
     if not net.layers:
         return None

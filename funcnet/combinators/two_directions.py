@@ -26,7 +26,7 @@ class Bidirectional(Combinator):
         y = merge(f(x), flip g(flip x))      gx = g_f + flip g_g
 
     Args:
-        layers: The pair (f, g): the layer that goes forward and the one that goes backward.
+        layers: The pair (f, g): the layer that goes forward and the layer that goes backward.
         merge: A layer that takes the pair of outputs.
         dim: Axis of time.
 
@@ -167,7 +167,7 @@ def bidirectional(layer: Layer, backward: Layer | None = None, *, merge: Layer |
         dim: Axis of time.
 
     Params:
-        A tuple of those of f, g and ``merge``.
+        A tuple of the params of f, g and ``merge``.
 
     Cache:
         A tuple of their caches.

@@ -88,7 +88,7 @@ def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> 
 
 
 def _named(who: str, initializer: str | Initializer) -> Initializer:
-    """Return an initializer that may be given by name."""
+    """Return an initializer, which can be given by name."""
     found = NAMES.get(initializer) if isinstance(initializer, str) else initializer
     if not isinstance(found, Initializer):
         raise value_error(who, f"initializer must be an initializer or one of {', '.join(NAMES)}", repr(initializer))

@@ -27,7 +27,7 @@ Batches = Sequence[Tensor]
 
 @frozen
 class ByPart(Loss):
-    """A loss that returns one value per part; its gradient is that of the whole loss. ``by_part`` makes it, for histories.
+    """A loss that returns one value per part; its gradient is the same as without parts. ``by_part`` makes it, for histories.
 
     Args:
         loss: The loss, with several parts or a factor.

@@ -42,7 +42,7 @@ class CrossEntropy(LabelLoss):
     ``Flatten(0, 1)``, or (N, classes, length) with ``Transpose(1, 2)``.
 
     Three results differ from torch.nn's. If every row is ignored, the mean is 0; torch returns NaN (an empty batch gives NaN here
-    too). A class of probability or weight 0 may have the logit -inf. A logit of inf has the probability 1; torch returns NaN.
+    too). A class of probability or weight 0 can have the logit -inf. A logit of inf has the probability 1; torch returns NaN.
     Logits in half precision are computed in float32, and the value and the gradient are rounded once.
 
     Args:

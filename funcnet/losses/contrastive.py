@@ -37,7 +37,7 @@ _EPS = 1e-8
 
 @frozen
 class _BatchLoss(TermLoss):
-    """A loss whose terms depend on other rows too: a row whose own term is ignored may still have a gradient."""
+    """A loss whose terms depend on other rows too: a row whose term is ignored can still have a gradient."""
 
     @property
     def batch_dependent(self) -> bool:
@@ -54,7 +54,7 @@ def _normalize(u: Tensor, eps: float = _EPS) -> Directed:
 
 
 def _normalize_grad(ga: Tensor, a: Tensor, n: Tensor) -> Tensor:
-    """Return the gradient of u from that of û."""
+    """Return the gradient of u from the gradient of û."""
     return (ga - (ga * a).sum(-1, keepdim=True) * a) / n
 
 

@@ -74,7 +74,7 @@ class Summand(Value, ABC):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether a term depends on several rows, as in contrastive losses: batch means then average to another value."""
+        """Whether a term depends on several rows, as in contrastive losses; batch means then differ from the mean of all rows."""
         return False
 
     def with_reduction(self, reduction: str) -> Self:

@@ -64,7 +64,7 @@ class Average(Value, ABC):
         return p.detach().to(kernels.wide(p.dtype), copy=True)
 
     def init(self, params: Params) -> State:
-        """Return the state before the first update. It shares no memory with ``params``, which may be donated.
+        """Return the state before the first update. It shares no memory with ``params``, which can be donated.
 
         Args:
             params: The initial params.

@@ -169,7 +169,7 @@ class Optimizer(Value, ABC):
     def eval_params(self, state: State, params: Params) -> Params:
         """Return the params to evaluate and to save: ``params``, or the average that an optimizer like ``Averaged`` keeps.
 
-        They may share memory with ``params`` and ``state``: copy them before a donated optimizer makes the next step.
+        They can share memory with ``params`` and ``state``: copy them before a donated optimizer makes the next step.
 
         Args:
             state: The state of the optimizer.

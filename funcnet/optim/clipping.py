@@ -102,7 +102,7 @@ class ClipByGlobalNorm(_Clipping):
 
     Raises:
         ValueError: If ``max_norm`` is not a finite number above 0; from ``update`` if gradients are not dense floating tensors on
-            one device, or if a schedule returns something else than a finite, non-negative number.
+            one device, or if a schedule returns anything but a finite, non-negative number.
 
     References:
         Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
@@ -146,7 +146,7 @@ class ClipByValue(_Clipping):
 
     Raises:
         ValueError: If ``clip_value`` is not a finite number above 0; from ``update`` if gradients are not dense floating tensors
-            on one device, or if a schedule returns something else than a finite, non-negative number.
+            on one device, or if a schedule returns anything but a finite, non-negative number.
 
     References:
         ``torch.nn.utils.clip_grad_value_``.

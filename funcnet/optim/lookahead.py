@@ -18,7 +18,7 @@ from funcnet.value import frozen
 
 @frozen
 class Lookahead(OptimizerWrapper):
-    """Run an optimizer, and every k steps reset its params to slow ones that follow them: ``optax.lookahead``.
+    """Run an optimizer; every k steps, move slow params towards its params and continue from them: ``optax.lookahead``.
 
         p ← the step of ``optimizer``
         every k updates:  s ← s + α (p - s)      p ← s

@@ -59,7 +59,7 @@ class Recorder(Optimizer):
         overflows: Number of infinite gradients caused by a ``LossScale``; the mean skips them.
 
     Raises:
-        ValueError: If the state is that of another optimizer, and whenever ``optimizer`` raises one.
+        ValueError: If the state belongs to another optimizer, and whenever ``optimizer`` raises one.
     """
 
     optimizer: Optimizer = field(validator=instances(Optimizer, "an optimizer"))

@@ -113,7 +113,7 @@ def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim
         dim: The axis of the classes.
 
     Returns:
-        An int64 tensor with the axes ``shape``, then those of ``logits`` without ``dim``.
+        An int64 tensor with the axes ``shape``, then the axes of ``logits`` without ``dim``.
 
     Raises:
         ValueError: If ``logits`` is not floating, or has no classes along ``dim``.
@@ -147,7 +147,7 @@ def choice(
         rng: A key or an int seed.
         a: The number of choices, or a tensor to draw rows of.
         shape: The shape of the draws.
-        replace: Whether a choice may be drawn several times.
+        replace: Whether a choice can be drawn several times.
         p: A floating tensor (a,) proportional to the probabilities; ``None`` for equal probabilities.
 
     Returns:
@@ -176,7 +176,7 @@ def choice(
 
 
 def _chosen(rng: Key | int, n: int, shape: tuple[int, ...], replace: bool, p: Tensor | None) -> Tensor:
-    """Return the numbers of the choices drawn."""
+    """Return the indices of the choices drawn."""
     if replace:
         return randint(rng, shape, 0, n) if p is None else categorical(rng, torch.log(p), shape)
     count = count_of(shape)

@@ -27,7 +27,7 @@ def _signed(word: int) -> int:
 _HIGH, _LOW = 0x9E3779B9, 0x7F4A7C15
 _GAMMA = _signed(_HIGH << 32 | _LOW)
 _M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
-# The golden-ratio and π words separate the keys of split, those of fold_in, and the draws of a key.
+# The golden-ratio and π words separate the keys from split, the keys from fold_in, and the draws of a key.
 _SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
 
 

@@ -37,7 +37,7 @@ def _check_unneeded_key(layer: Layer, params: Params, x: Any, y: Any) -> None:
 
 
 def _check_moved_leaves(layer: Layer, params: Params, cache: Any, y: Any) -> None:
-    """Require that ``update_stats`` keeps the structure of params, but changes only leaves without a gradient (statistics)."""
+    """Require that ``update_stats`` keeps the structure of params, and changes only leaves without a gradient (statistics)."""
     moved = layer.update_stats(params, cache)
     require_structure(layer, "update_stats must return all of params, with its structure", params, moved)
     before, after = tree.names(params), tree.names(moved)

@@ -161,8 +161,8 @@ def accumulate(net: Layer, loss: Loss, k: int) -> Accumulated:
 
         value = Σ wᵢ valueᵢ / Σ wᵢ        grads = Σ wᵢ gradsᵢ / Σ wᵢ        wᵢ = loss.weight_of(targetᵢ)
 
-    With ``reduction="sum"`` values and gradients are added. Value and gradients equal those of the whole batch up to rounding,
-    also if rows are weighted or labels ignored. A net that is ``batch_dependent`` sees one micro-batch at a time, and
+    With ``reduction="sum"`` values and gradients are added. Value and gradients equal the results for the whole batch up to
+    rounding, also if rows are weighted or labels ignored. A net that is ``batch_dependent`` sees one micro-batch at a time, and
     ``update_stats`` uses the statistics of the last one. Micro-batch i of a stochastic net has the key ``fold_in(rng, i)``.
 
     Args:

@@ -144,7 +144,7 @@ def _joined(n: int, parts: Iterator[Tensor]) -> Tensor:
 
 
 def _bias_grads(layer: Any, gy: Tensor) -> Tensor:
-    """Return the sums of gy over all axes except those of examples and channels."""
+    """Return the sums of gy over all axes except examples and channels."""
     if type(layer) is Linear:
         return gy.reshape(len(gy), -1, gy.shape[-1]).sum(1)
     return gy.reshape(len(gy), -1, layer.out_channels, prod(gy.shape[gy.dim() - layer.axes :])).sum((1, 3))

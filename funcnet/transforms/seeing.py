@@ -46,7 +46,7 @@ def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[s
         A dict from paths to outputs.
 
     Raises:
-        ValueError: If ``net`` is not a layer, or refuses its input.
+        ValueError: If ``net`` is not a layer, or rejects its input.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.activation.sigmoids import Tanh

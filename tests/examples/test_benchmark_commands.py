@@ -88,7 +88,7 @@ def test_names_come_with_commas_or_spaces():
 
 
 def test_ctrl_c_ends_a_table_with_a_line(capsys: pytest.CaptureFixture[str]):
-    """The lines before it are kept, also those of the interrupted family."""
+    """The lines before it are kept, including those of the interrupted family."""
 
     def stopped():
         raise KeyboardInterrupt

@@ -128,7 +128,7 @@ def test_the_laws_are_tried_in_both_dtypes():
 
 
 def test_draws_that_differ_are_reported(monkeypatch):
-    """A draw that depends on more than the key is a fault, and so is an error."""
+    """A draw that depends on more than the key, or raises an error, is a fault."""
     monkeypatch.setattr(device_checks, "DRAWS", {"chance": lambda key: torch.rand(3), "none": lambda key: key[1]})
     assert {one["draw"] for one in device_checks.key_faults(CPU)} == {"chance", "none"}
     assert len(device_checks.key_faults(CPU)) == 6

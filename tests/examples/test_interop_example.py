@@ -1,4 +1,4 @@
-"""PyTorch both ways, run small: every comparison is within rounding; and the table of torchvision's models."""
+"""PyTorch interop, run small: every comparison is within rounding; and the table of torchvision's models."""
 
 import re
 

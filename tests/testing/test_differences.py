@@ -1,4 +1,4 @@
-"""check_vjp: what it reports for a wrong gradient, and what passes."""
+"""``check_vjp``: its report of a wrong gradient, and gradients that pass."""
 
 import re
 from typing import Any
@@ -104,7 +104,7 @@ def test_the_path_leads_into_a_tuple_of_inputs() -> None:
 
 
 def test_a_factor_of_1_0001_is_wrong() -> None:
-    """An error of 10⁻⁴ fails, and so does one of 10⁻⁶."""
+    """Errors of 10⁻⁴ and of 10⁻⁶ fail."""
     for factor in (1 + 1e-4, 1 - 1e-6):
         with pytest.raises(AssertionError, match="where 1e-07 is allowed"):
             check_vjp(Scale(factor=factor), rows(4))

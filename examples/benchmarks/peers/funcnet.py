@@ -181,6 +181,10 @@ class FuncnetTraining(Training):
         return float((self.last[-1] if self.way == "scan" else self.last).mean())
 
 
+def _alone(make: Callable[[], FuncnetTraining]) -> KernelsAlone:
+    return KernelsAlone(make())
+
+
 def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
     """Return each kind of step, with the plain and with the donated optimizer."""
     found = []
@@ -189,7 +193,7 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
             continue
         if way == "floor":
             eager = partial(FuncnetTraining, workload, "eager", True)
-            found.append(Contender("funcnet floor", "funcnet floor", lambda eager=eager: KernelsAlone(eager())))
+            found.append(Contender("funcnet floor", "funcnet floor", partial(_alone, eager)))
             continue
         for loop in _forms(workload, way):
             for donated in (False, True):

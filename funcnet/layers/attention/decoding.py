@@ -1,6 +1,6 @@
 """Decoding: multi-head attention that continues a sequence from the keys and values of its earlier steps.
 
-    k', v' = k and v, with those of the next steps of x      y = attention(q, k', v')       self-attention
+    k', v' = k and v, with the steps of x appended           y = attention(q, k', v')       self-attention
     y      = attention(q, k_m, v_m)                          keys and values of another sequence m, computed once
 
 The carry is a dict of tensors. Nothing is modified in place: each call returns a new carry.
@@ -217,5 +217,5 @@ def _listed(widths: list[int]) -> str:
 
 
 def batched(x: Any) -> bool:
-    """Tell whether the inputs have a batch axis."""
+    """Return whether the inputs have a batch axis."""
     return bool((x[0] if isinstance(x, tuple) else x).dim() == 3)

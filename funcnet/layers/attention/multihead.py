@@ -54,7 +54,7 @@ class MultiHeadAttention(Decoding):
         rotary: ``RotaryEmbedding(embed_dim // num_heads)`` to rotate queries and keys; ``None`` for no rotation.
         qk_norm: A layer that normalizes the heads of queries and keys, like ``RMSNorm(embed_dim // num_heads)``.
         initializer: Initializer of the projection weights, by name or value; ``"torch"`` is Xavier uniform, as in torch.nn.
-        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
+        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients, each of which can be ``None``.
         average_attn_weights: Whether the returned weights are the mean over the heads.
         alibi: Whether to lower scores with the distance between query and key, see ``ScaledDotProductAttention``.
         soft_cap: Bound of the absolute scores, see ``ScaledDotProductAttention``; ``None`` for no bound.
@@ -85,7 +85,7 @@ class MultiHeadAttention(Decoding):
         ValueError: If sizes do not divide, or ``average_attn_weights=False`` without ``need_weights``.
 
     References:
-        Vaswani et al. 2017, section 3.2.2; names are those of ``torch.nn.MultiheadAttention``.
+        Vaswani et al. 2017, section 3.2.2; names as in ``torch.nn.MultiheadAttention``.
 
     >>> import torch
     >>> layer = MultiHeadAttention(8, 2, is_causal=True)

@@ -1,6 +1,6 @@
 """Normalization of the channels of x (N, channels, ...) with statistics and weights that are inputs too.
 
-γ, β, μ and σ² are (channels,). Sums run over rows and places; r = 1 / √(σ² + ε).
+γ, β, μ and σ² are (channels,). Sums run over rows and positions; r = 1 / √(σ² + ε).
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Normalization of rows: shift and scale each row with its own statistics, then map it affinely, element by element.
 
 A row holds the m elements of the last axes of x (..., *normalized_shape). γ and β have the shape ``normalized_shape``. With
-``dim`` a row is another axis, for example the channels at each place of an image, x (N, channels, height, width).
+``dim`` a row is another axis, for example the channels at each position of an image, x (N, channels, height, width).
 """
 
 from abc import abstractmethod
@@ -95,7 +95,7 @@ class LayerNorm(_RowNorm):
         eps: Added to the variance before the square root, to avoid division by 0.
         elementwise_affine: Whether to learn the scale γ and the shift β.
         bias: Whether to learn β; without effect if ``elementwise_affine=False``.
-        dim: The axis to normalize, if it is not the last: ``LayerNorm(64, dim=1)`` normalizes the channels at each place of
+        dim: The axis to normalize, if it is not the last: ``LayerNorm(64, dim=1)`` normalizes the channels at each position of
             images (N, 64, height, width) without a permutation.
 
     Shape:
@@ -112,7 +112,7 @@ class LayerNorm(_RowNorm):
         ValueError: If ``normalized_shape`` has several axes and ``dim`` is not -1.
 
     References:
-        Ba, Kiros & Hinton 2016, eq. 3; names and defaults are those of ``torch.nn.LayerNorm``.
+        Ba, Kiros & Hinton 2016, eq. 3; names and defaults as in ``torch.nn.LayerNorm``.
 
     >>> LayerNorm(4).init(0)["weight"]
     tensor([1., 1., 1., 1.])
@@ -186,7 +186,7 @@ class RMSNorm(_RowNorm):
         ValueError: If ``normalized_shape`` has several axes and ``dim`` is not -1.
 
     References:
-        Zhang & Sennrich 2019, eq. 4; names and defaults are those of ``torch.nn.RMSNorm``.
+        Zhang & Sennrich 2019, eq. 4; names and defaults as in ``torch.nn.RMSNorm``.
 
     >>> RMSNorm(2)(RMSNorm(2).init(0), torch.tensor([3.0, 4.0]))
     tensor([0.8485, 1.1314])

@@ -16,7 +16,7 @@ from funcnet.value import frozen
 
 @frozen
 class ExpandWindow(SingleRule):
-    """Concatenate the features of each step with those of ``window_size`` steps before and after it.
+    """Concatenate the features of each step with the features of ``window_size`` steps before and after it.
 
         y[t]  = (x[t-w], ..., x[t+w])                     x is 0 outside the sequence
         gx[t] = Σ part i of gy[t-i], i from -w to w

@@ -3,7 +3,7 @@
 x (...) has any shape.
 """
 
-from abc import abstractmethod
+from abc import ABCMeta, abstractmethod
 from types import EllipsisType
 from typing import Any
 
@@ -33,8 +33,15 @@ def _is_part(part: Any) -> bool:
     return part is None or part is Ellipsis or is_whole(part)
 
 
+class _Indexed(ABCMeta):
+    """Makes ``Index[:, 0]`` a layer; a type checker would take ``__class_getitem__`` for type arguments."""
+
+    def __getitem__(cls, index: Any) -> "Index":
+        return Index(index)
+
+
 @frozen
-class Index(SingleRule):
+class Index(SingleRule, metaclass=_Indexed):
     """Index x with ints, slices, ``...`` and ``None``.
 
         y         = x[index]
@@ -69,9 +76,6 @@ class Index(SingleRule):
         validator=deep_iterable(valid_if(_is_part, "of ints, slices with steps above 0, ... and None")),
         eq=_comparable,
     )
-
-    def __class_getitem__(cls, index: Any) -> "Index":
-        return cls(index)
 
     @property
     def batch_dependent(self) -> bool:

@@ -140,7 +140,7 @@ class Rearrange(Patterned):
         sizes: Sizes of axes, as a tuple of pairs of a name and a number.
 
     Shape:
-        x (...), the axes of the left side → y (...), those of the right side
+        x (...), with the axes on the left side → y (...), with the axes on the right side
 
     Cache:
         The shapes and orders of axes, and an empty tensor of the dtype of x.
@@ -149,7 +149,7 @@ class Rearrange(Patterned):
         ValueError: If the sides do not name the same axes, or x does not match the axes and sizes of the pattern.
 
     References:
-        Rogozhnikov 2022; the patterns are those of ``einops.rearrange``.
+        Rogozhnikov 2022; patterns as in ``einops.rearrange``.
     """
 
     label = "rearrange"
@@ -203,7 +203,7 @@ def rearrange(pattern: str, **sizes: int) -> Rearrange:
         sizes: Sizes of axes by keyword; within parentheses on the left, all sizes except one are required.
 
     Shape:
-        x (...), the axes of the left side → y (...), those of the right side
+        x (...), with the axes on the left side → y (...), with the axes on the right side
 
     Returns:
         A layer.
@@ -212,7 +212,7 @@ def rearrange(pattern: str, **sizes: int) -> Rearrange:
         ValueError: If the sides do not name the same axes.
 
     References:
-        Rogozhnikov 2022; the patterns are those of ``einops.rearrange``.
+        Rogozhnikov 2022; patterns as in ``einops.rearrange``.
 
     >>> import torch
     >>> rearrange("n (h w) c -> n c h w", h=4)({}, torch.ones(2, 12, 5)).shape

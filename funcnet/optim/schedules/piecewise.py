@@ -78,7 +78,7 @@ class PiecewiseInterpolateSchedule(FormulaSchedule):
 
         rate = values[i] + (values[i + 1] - values[i]) s(f)         f = (t - bᵢ) / (bᵢ₊₁ - bᵢ), b₀ = 0
 
-    s(f) is f for ``"linear"``, and (1 - cos πf) / 2 for ``"cosine"``. From the last boundary on the rate stays at the last value.
+    s(f) is f for ``"linear"``, and (1 - cos πf) / 2 for ``"cosine"``. From the last boundary on, the rate is the last value.
 
     Args:
         values: Rates at step 0 and at each boundary.

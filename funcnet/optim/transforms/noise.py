@@ -76,8 +76,8 @@ class AddNoise(_Noise):
         key: k, a key.
 
     Raises:
-        ValueError: If a number is negative or not finite, or if ``seed`` is not an integer; from ``update`` if the state is that
-            of another transform, or, with the path, if gradients are not dense floating tensors.
+        ValueError: If a number is negative or not finite, or if ``seed`` is not an integer; from ``update`` if the state belongs
+            to another transform, or, with the path, if gradients are not dense floating tensors.
 
     References:
         Neelakantan et al. 2015, "Adding gradient noise improves learning for very deep networks", equation 1.

@@ -14,7 +14,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def of_tensors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+def explain_tensor_errors(trees: int = 1, other: str = "") -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Make a function explain its errors. Its first ``trees`` arguments are trees; ``other`` is the rule for the rest."""
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
