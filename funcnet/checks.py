@@ -29,10 +29,10 @@ def first_complaint(*rules: str | None) -> str | None:
 def floating_complaint(x: Any) -> str | None:
     """Complain about anything but a floating tensor."""
     right = isinstance(x, Tensor) and x.is_floating_point() and not x.is_nested
-    return None if right else f"x must be a floating tensor, not {_kind(x)}"
+    return None if right else f"x must be a floating tensor, not {_describe_kind(x)}"
 
 
-def _kind(x: Any) -> str:
+def _describe_kind(x: Any) -> str:
     return ("a nested one" if x.is_nested else str(x.dtype)) if isinstance(x, Tensor) else type(x).__name__
 
 
@@ -90,8 +90,8 @@ def size_in(layer: Any, x: Any, name: str) -> int | tuple[int, ...]:
 def params_error(layer: Any, params: Any) -> ValueError:
     """Make the error for params of another layer."""
     shapes = layer.param_shapes() or {}
-    rule = "params must be a dict of " + _worded(shapes) if shapes else "params must be an empty dict"
-    return value_error(layer, rule, _worded(shapes_of(params)) or describe(params))
+    rule = "params must be a dict of " + _list_shapes(shapes) if shapes else "params must be an empty dict"
+    return value_error(layer, rule, _list_shapes(shapes_of(params)) or describe(params))
 
 
 def shapes_of(params: Any) -> dict[str, Any] | None:
@@ -107,7 +107,7 @@ def shapes_of(params: Any) -> dict[str, Any] | None:
     return shapes
 
 
-def _worded(shapes: dict[str, Any] | None) -> str:
+def _list_shapes(shapes: dict[str, Any] | None) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in (shapes or {}).items())
 
 
@@ -116,15 +116,15 @@ def came(x: Any, name: str = "x") -> str:
     if isinstance(x, Tensor) and not x.is_nested:
         return f"{name} of shape {tuple(x.shape)}"
     if isinstance(x, tuple) and x and all(isinstance(leaf, Tensor) and not leaf.is_nested for leaf in flatten_together(x)[0]):
-        return "shapes " + " and ".join(map(_shapes, x))
+        return "shapes " + " and ".join(map(_format_shapes, x))
     return describe(x)
 
 
-def _shapes(x: Any) -> str:
+def _format_shapes(x: Any) -> str:
     """Format the shape of a tensor, or those of a tree of tensors."""
     if isinstance(x, Tensor):
         return str(tuple(x.shape))
-    return f"({', '.join(map(_shapes, x.values() if isinstance(x, dict) else x))})"
+    return f"({', '.join(map(_format_shapes, x.values() if isinstance(x, dict) else x))})"
 
 
 def require_no_params(layer: Any, params: Any) -> None:
@@ -180,11 +180,11 @@ def check_gy(layer: Any, gy: Tensor, shape: tuple[int, ...], like: Tensor | None
 def check_gys(layer: Any, gy: Any, y: Any) -> Any:
     """Return gy if every leaf of it is like the same leaf of y; ``None`` becomes zeros."""
     if type(y) is Tensor:
-        return _like(layer, gy, y)
-    return unflatten(y, iter([_like(layer, g, one) for one, g in zip(*flatten_together(y, gy), strict=True)]))
+        return _check_leaf(layer, gy, y)
+    return unflatten(y, iter([_check_leaf(layer, g, one) for one, g in zip(*flatten_together(y, gy), strict=True)]))
 
 
-def _like(layer: Any, gy: Any, y: Any) -> Any:
+def _check_leaf(layer: Any, gy: Any, y: Any) -> Any:
     if not isinstance(y, Tensor) or y.is_nested:
         return gy
     if gy is None:
@@ -224,7 +224,7 @@ def pair_complaint(x: Any) -> str | None:
     if not isinstance(x, tuple) or len(x) != 2:
         return "x must be a pair of floating tensors"
     if floating_complaint(x[0]) or floating_complaint(x[1]):
-        return f"x must be a pair of floating tensors, not {_kind(x[0])} and {_kind(x[1])}"
+        return f"x must be a pair of floating tensors, not {_describe_kind(x[0])} and {_describe_kind(x[1])}"
     return None
 
 

@@ -58,7 +58,7 @@ class Drawing(NamedTuple):
     @property
     def svg(self) -> str | None:
         """The picture as SVG; ``None`` if Graphviz is not installed."""
-        return _rendered(self.dot, "svg").decode() if shutil.which("dot") else None
+        return _render(self.dot, "svg").decode() if shutil.which("dot") else None
 
     def save(self, path: str | Path) -> None:
         """Write the drawing to a file, in the format of its suffix.
@@ -80,7 +80,7 @@ class Drawing(NamedTuple):
         if not shutil.which("dot"):
             rule = "a picture requires Graphviz's program dot on the PATH; .dot and .mmd do not"
             raise value_error("Drawing.save", rule, repr(str(path)))
-        Path(path).write_bytes(_rendered(self.dot, end[1:]))
+        Path(path).write_bytes(_render(self.dot, end[1:]))
 
     def __str__(self) -> str:
         return self.mermaid
@@ -173,7 +173,7 @@ class Sketch:
 
     def node(self, layer: Layer, path: str, sources: list[str], inside: list[Any]) -> str:
         """Add the node of a layer, and its edges."""
-        lines = (path, _cut(repr(layer)), self.shapes.get((path, id(layer)), ""))
+        lines = (path, _shorten(repr(layer)), self.shapes.get((path, id(layer)), ""))
         made = Node(self.name(), tuple(filter(None, lines)))
         inside.append(made)
         self.edges |= {(one, made.name): None for one in sources}
@@ -217,17 +217,17 @@ def _title(layer: Any, path: str) -> str:
         for name, value, default in fields
         if isinstance(value, (Real, str, torch.dtype)) and not isinstance(value, bool) and value != default
     ]
-    return _cut(" ".join(filter(None, (path, ", ".join([layer.label.partition(",")[0], *words])))))
+    return _shorten(" ".join(filter(None, (path, ", ".join([layer.label.partition(",")[0], *words])))))
 
 
-def _cut(words: str) -> str:
+def _shorten(words: str) -> str:
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}..."
 
 
 Quote = Callable[[str], str]
 
 
-def _dot_quoted(words: str) -> str:
+def _quote_for_dot(words: str) -> str:
     return words.replace("\\", "\\\\").replace('"', '\\"')
 
 
@@ -244,16 +244,16 @@ def _dot_parts(parts: list[Any], pad: str) -> Iterator[str]:
     for part in parts:
         if isinstance(part, Box):
             yield f"{pad}subgraph cluster_{part.name} {{"
-            yield f'{pad}    label="{_dot_quoted(part.title)}";'
+            yield f'{pad}    label="{_quote_for_dot(part.title)}";'
             yield from _dot_parts(part.inside, pad + "    ")
             yield f"{pad}}}"
         else:
             shape = ", shape=ellipse" if part.name in ("x", "y") else ""
-            label = "\\n".join(map(_dot_quoted, part.lines))
+            label = "\\n".join(map(_quote_for_dot, part.lines))
             yield f'{pad}{part.name} [label="{label}"{shape}];'
 
 
-def _mermaid_quoted(words: str) -> str:
+def _quote_for_mermaid(words: str) -> str:
     codes = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;"}
     return "".join([codes.get(letter, letter) for letter in words])
 
@@ -267,13 +267,13 @@ def _mermaid(parts: list[Any], edges: list[tuple[str, str]]) -> Iterator[str]:
 def _mermaid_parts(parts: list[Any], pad: str) -> Iterator[str]:
     for part in parts:
         if isinstance(part, Box):
-            yield f'{pad}subgraph {part.name}["{_mermaid_quoted(part.title)}"]'
+            yield f'{pad}subgraph {part.name}["{_quote_for_mermaid(part.title)}"]'
             yield from _mermaid_parts(part.inside, pad + "    ")
             yield f"{pad}end"
         else:
             opening, closing = ("([", "])") if part.name in ("x", "y") else ("[", "]")
-            yield f'{pad}{part.name}{opening}"{"<br/>".join(map(_mermaid_quoted, part.lines))}"{closing}'
+            yield f'{pad}{part.name}{opening}"{"<br/>".join(map(_quote_for_mermaid, part.lines))}"{closing}'
 
 
-def _rendered(dot: str, kind: str) -> bytes:
+def _render(dot: str, kind: str) -> bytes:
     return subprocess.run(["dot", f"-T{kind}"], input=dot.encode(), capture_output=True, check=True).stdout

@@ -16,6 +16,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of, unsized
 from funcnet.errors import add_location, describe, explains, is_located, value_error
+from funcnet.traits import Traits
 from funcnet.value import Value, parts
 
 # The size of main memory in bytes; infinite if the system does not report it.
@@ -47,7 +48,9 @@ def explain_error(layer: Any, params: Any, x: Any, error: Exception, apply: Any 
     rule = layer.complaint(x) if _complaint_applies(layer, apply or type(layer).apply) else None
     if rule:
         return value_error(layer, rule, came(x))
-    return _unlike(layer, params, x, error) or _unfit(layer, "params and x must fit each other", came(x), error)
+    return _explain_difference(layer, params, x, error) or _explain_misfit(
+        layer, "params and x must fit each other", came(x), error
+    )
 
 
 def require_memory(layer: Any, rng: Any) -> None:
@@ -99,7 +102,7 @@ def _with_note(layer: Any, error: Exception) -> Exception:
 def _complaint_applies(layer: Any, apply: Any) -> bool:
     """Return whether ``complaint`` describes this ``apply``, and not one of funcnet that a user's class overrides."""
     complaint = type(layer).complaint
-    return _is_ours(apply) or not _is_ours(complaint) or complaint.__module__ == "funcnet.contract"
+    return _is_ours(apply) or not _is_ours(complaint) or complaint is Traits.complaint
 
 
 def _is_ours(kind: Any) -> bool:
@@ -124,11 +127,11 @@ def explain_backward_error(layer: Any, params: Any, gy: Any, error: Exception) -
         return params_error(layer, params)
     if gy is None or isinstance(gy, (bool, int, float, str)):
         return value_error(layer, "gy must be the gradient of y, with its structure and shape", repr(gy))
-    odd = _oddity((params, gy))
+    odd = _describe_odd_leaf((params, gy))
     if odd:
         return caused(value_error(layer, "params and gy must be trees of dense tensors on one device", odd), error)
     rule = "gy must have the structure, shape, dtype and device of y, and cache be what apply returned"
-    return _unfit(layer, rule, described(gy), error)
+    return _explain_misfit(layer, rule, described(gy), error)
 
 
 def _is_due_to_autocast(params: Any, gy: Any) -> bool:
@@ -145,9 +148,9 @@ def explain_inverse_error(layer: Any, params: Any, y: Any, error: Exception) -> 
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
-    odd = _oddity((params, y))
+    odd = _describe_odd_leaf((params, y))
     rule = "params and y must be trees of dense tensors on one device" if odd else "y must be an output of the layer"
-    return _unfit(layer, rule, odd or described(y), error)
+    return _explain_misfit(layer, rule, odd or described(y), error)
 
 
 def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception:
@@ -157,41 +160,41 @@ def explain_update_error(layer: Any, params: Any, error: Exception) -> Exception
     shapes = layer.param_shapes()
     if shapes is not None and shapes_of(params) != shapes:
         return params_error(layer, params)
-    odd = _oddity(params)
+    odd = _describe_odd_leaf(params)
     rule = "params must be a tree of dense tensors on one device" if odd else "params and cache must be of the same call of apply"
-    return _unfit(layer, rule, odd or f"params of {_listed(_dtypes(params)) or 'no dtype'}", error)
+    return _explain_misfit(layer, rule, odd or f"params of {_join_dtypes(_dtypes(params)) or 'no dtype'}", error)
 
 
 def explain_loss_error(loss: Any, y: Any, target: Any, error: Exception) -> Exception:
     """Return the error that names the wrong argument if a loss raised ``error``; ``error`` itself if none is found."""
     if _is_final(loss, error):
         return _with_note(loss, error)
-    odd = _oddity((y, target))
+    odd = _describe_odd_leaf((y, target))
     rule = "y and target must be dense tensors on one device" if odd else "y and target must fit each other"
-    return _unfit(loss, rule, odd or f"{described(y)} and {described(target)}", error)
+    return _explain_misfit(loss, rule, odd or f"{described(y)} and {described(target)}", error)
 
 
 def explain_metric_error(metric: Any, rule: str, given: tuple[Any, ...], error: Exception) -> Exception:
     """Return the error with the broken rule of a metric that raised ``error``; ``error`` itself if it is final."""
     if _is_final(metric, error):
         return _with_note(metric, error)
-    odd = _oddity(given)
-    return _unfit(metric, rule, odd or " and ".join(map(describe, given)), error)
+    odd = _describe_odd_leaf(given)
+    return _explain_misfit(metric, rule, odd or " and ".join(map(describe, given)), error)
 
 
-def _unlike(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
+def _explain_difference(layer: Any, params: Any, x: Any, error: Exception) -> Exception | None:
     """Explain an error if some tensors differ from the rest in kind, device or dtype."""
-    odd = _oddity((params, x))
+    odd = _describe_odd_leaf((params, x))
     if odd and isinstance(error, _KERNELS):
         return caused(value_error(layer, "params and x must be trees of dense tensors on one device", odd), error)
     want, got = _dtypes(params), _dtypes(x)
     other = want and got and want != got and not is_located(error)  # an inner layer may have another x
     if other and isinstance(error, (Misfit, RuntimeError)):  # a kernel's error, not the layer's own
-        return caused(value_error(layer, f"x must have the dtype of the params, {_listed(want)}", _listed(got)), error)
+        return caused(value_error(layer, f"x must have the dtype of the params, {_join_dtypes(want)}", _join_dtypes(got)), error)
     return None
 
 
-def _unfit(layer: Any, rule: str, got: str, error: Exception) -> Exception:
+def _explain_misfit(layer: Any, rule: str, got: str, error: Exception) -> Exception:
     """Explain an error of a kernel; an error in a user's code stays unchanged."""
     if isinstance(error, Misfit) or (isinstance(error, _KERNELS) and not _has_user_code(layer)):
         return caused(value_error(layer, rule, got), error)
@@ -209,7 +212,7 @@ def described(values: Any) -> str:
     return " and ".join(map(describe, values)) if isinstance(values, tuple) and values else describe(values)
 
 
-def _oddity(values: Any) -> str:
+def _describe_odd_leaf(values: Any) -> str:
     """Describe the first leaf that is not a dense tensor or not on the device of the first tensor; ``""`` if all are fine."""
     leaves = tree.leaves(values)
     device = next((leaf.device for leaf in leaves if isinstance(leaf, Tensor)), None)
@@ -257,7 +260,7 @@ def _dtypes(values: Any) -> set[Any]:
     return {dtype for dtype in found if dtype.is_floating_point} or found
 
 
-def _listed(dtypes: set[Any]) -> str:
+def _join_dtypes(dtypes: set[Any]) -> str:
     return ", ".join(sorted(map(str, dtypes)))
 
 

@@ -70,7 +70,7 @@ def _fill_like(like: Tree, tree: Tree, out: list[Any]) -> list[Any]:
     return out
 
 
-def _fill_beside(like: Tree, one: Tree, two: Tree, likes: list[Any], ones: list[Any], twos: list[Any]) -> None:
+def _fill_three(like: Tree, one: Tree, two: Tree, likes: list[Any], ones: list[Any], twos: list[Any]) -> None:
     """Append the leaves of three trees; raise ``LookupError`` unless nodes are dicts or tuples, and leaves of ``like`` tensors.
 
     Trees of optimizers nearly always qualify. Three trees of eight tensors take 2.2 µs, and 4.3 one after the other.
@@ -88,14 +88,14 @@ def _fill_beside(like: Tree, one: Tree, two: Tree, likes: list[Any], ones: list[
         elif kind is not dict and kind is not tuple:
             raise LookupError
         elif leaf or type(a) is not kind or type(b) is not kind or a or b:
-            _fill_beside(leaf, a, b, likes, ones, twos)
+            _fill_three(leaf, a, b, likes, ones, twos)
 
 
-def _beside(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
+def _flatten_three(tree: Tree, one: Tree, two: Tree) -> list[list[Any]] | None:
     """Flatten three trees at once; ``None`` if one is not simple enough, or they disagree."""
     columns: list[list[Any]] = [[], [], []]
     try:
-        _fill_beside(tree, one, two, *columns)
+        _fill_three(tree, one, two, *columns)
     except LookupError:
         return None
     return columns if _LEAVES.issuperset(map(type, columns[1])) and _LEAVES.issuperset(map(type, columns[2])) else None
@@ -110,7 +110,7 @@ def flatten_together(tree: Tree, *rest: Tree) -> list[list[Any]]:
     try:
         if not isinstance(tree, NODES):
             return [_fill_like((None,), (other,), []) for other in (tree, *rest)]
-        done = (_beside(tree, *rest[:2]) if len(rest) > 1 else None) or [_fill(tree, [])]
+        done = (_flatten_three(tree, *rest[:2]) if len(rest) > 1 else None) or [_fill(tree, [])]
         return [*done, *[_fill_like(tree, other, []) for other in rest[len(done) - 1 :]]]
     except LookupError:
         raise _disagreement(tree, rest) from None

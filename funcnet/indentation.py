@@ -25,7 +25,7 @@ def indented(text: str, indent: int = 0) -> str:
         yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy
     )
     """
-    items = _longest(_bracketed(text)) if indent + len(text) > WIDTH else []
+    items = _longest_group(_bracketed(text)) if indent + len(text) > WIDTH else []
     if not items:
         return text
     pad = "\n" + " " * (indent + _STEP)
@@ -57,5 +57,5 @@ def _spans(cuts: list[int]) -> list[Span]:
     return [(start, end - 1) for start, end in pairwise(cuts)]
 
 
-def _longest(groups: list[list[Span]]) -> list[Span]:
+def _longest_group(groups: list[list[Span]]) -> list[Span]:
     return max(groups, key=lambda group: group[-1][1] - group[0][0], default=[])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet import tree
 from funcnet.combinator import absent, errors_at, has_params
-from funcnet.combinators.depth import Repeat, Way
+from funcnet.combinators.depth import Repeat, ReversedCopies
 from funcnet.combinators.mixed_precision import MixedPrecision, with_dtypes_of
 from funcnet.combinators.stacking import entry
 from funcnet.contract import Cache, Grads, Layer, Params, Rng
@@ -94,27 +94,31 @@ class UpdatingCopies(Updating):
     layer: Layer
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
-        return self._back(params, cache, gy) if self._is_parted(params) else super().vjp(params, cache, gy)
+        return self._run_backward(params, cache, gy) if self._can_update_copies(params) else super().vjp(params, cache, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        return self._back(params, cache, gy, first=0)[0] if self._is_parted(params) else super().grads(params, cache, gy)
+        return (
+            self._run_backward(params, cache, gy, first=0)[0]
+            if self._can_update_copies(params)
+            else super().grads(params, cache, gy)
+        )
 
-    def _is_parted(self, part: Params) -> bool:
+    def _can_update_copies(self, part: Params) -> bool:
         if type(part) is not Part or not is_eager():
             return False
         return all([fills_steps(leaf[0].numel()) for leaf in tree.leaves(part.start) if leaf.is_floating_point()])  # noqa: C419
 
-    def _back(self, part: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
+    def _run_backward(self, part: Any, cache: Cache, gy: Any, first: int = -1) -> tuple[Updated, Any]:
         """Run the backward pass to the input, or only to the params of copy ``first``."""
         repeat: Any = self.original
-        stacks, way = Stacks(self.opt, part), Way(repeat, part.params, cache)
+        stacks, copies = Stacks(self.opt, part), ReversedCopies(repeat, part.params, cache)
         for i in reversed(range(repeat.n)):
-            p, c = way.at(i)
+            p, c = copies.at(i)
             with errors_at(repeat, i):
-                gy = self._copy_back(stacks, i, p, c, gy, only_params=i == first)
+                gy = self._run_copy_backward(stacks, i, p, c, gy, only_params=i == first)
         return stacks.updated(), gy
 
-    def _copy_back(self, stacks: "Stacks", i: int, params: Params, cache: Cache, gy: Any, *, only_params: bool) -> Any:
+    def _run_copy_backward(self, stacks: "Stacks", i: int, params: Params, cache: Cache, gy: Any, *, only_params: bool) -> Any:
         """Run the backward pass of one copy and update it; its gradient is released on return."""
         layer: Layer = self.layer
         gparams, gx = (layer.grads(params, cache, gy), None) if only_params else layer.vjp(params, cache, gy)
@@ -161,10 +165,10 @@ class Stacks:
 
     def updated(self) -> Updated:
         """Return the updated stacks, with the step count of the last copy."""
-        state = self.opt.map_state(lambda _, stacks: self._found(stacks), self.last, self.part.state)
-        return Updated(self._found(self.part.start), state)
+        state = self.opt.map_state(lambda _, stacks: self._updated_stacks(stacks), self.last, self.part.state)
+        return Updated(self._updated_stacks(self.part.start), state)
 
-    def _found(self, stacks: Tree) -> Tree:
+    def _updated_stacks(self, stacks: Tree) -> Tree:
         return tree.map(lambda stack: self.new.get(id(stack), stack), stacks)
 
 
@@ -191,7 +195,7 @@ class Updater:
             cache: The cache of the forward pass.
             gy: The gradient of the net's output.
         """
-        given, after, columns = self._parted(params, start, state)
+        given, after, columns = self._split(params, start, state)
         found = self.places.entries(self.net.grads(self.places.whole(iter(given)), cache, gy))
         done = [i for i, one in enumerate(found) if type(one) is Updated]
         if not done:  # updates are counted even if nothing is trained
@@ -207,7 +211,7 @@ class Updater:
         trees = iter([self.places.whole(iter(column)) for column in columns])
         return Updated(self.places.whole(iter(after)), self.opt.map_state(lambda _: next(trees), found[done[0]].state))
 
-    def _parted(self, params: Params, start: Params, state: State) -> tuple[list[Any], list[Any], list[list[Any]]]:
+    def _split(self, params: Params, start: Params, state: State) -> tuple[list[Any], list[Any], list[list[Any]]]:
         """Return, by layer, what replaces its params, the entries of ``start``, and the entries of each tree in the state.
 
         Invalid arguments raise the error of a whole update before anything is written.

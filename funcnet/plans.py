@@ -148,10 +148,10 @@ def _is_plain(x: Any) -> bool:
 def has_own(kind: type, hook: str, *verbs: str) -> bool:
     """Return whether the hook of a class belongs to its own verbs: no class derived from the one with the hook overrides them."""
     source = next(one for one in kind.__mro__ if hook in vars(one))
-    return all([_written(kind, verb) is _written(source, verb) for verb in verbs])  # noqa: C419
+    return all([_without_guards(kind, verb) is _without_guards(source, verb) for verb in verbs])  # noqa: C419
 
 
-def _written(kind: type, verb: str) -> Any:
+def _without_guards(kind: type, verb: str) -> Any:
     """Return a verb without the guards around it."""
     f: Any = getattr(kind, verb, None)
     while hasattr(f, "__wrapped__"):

@@ -163,11 +163,11 @@ def lr_range(
     rate_at = _rate_by_step(low, high, steps, mode)
     _require_share(smoothing, early_stop_threshold)
     rate = _Rate()
-    run = _rated(step, rate)
-    params, state = tree.map(_copied, params), tree.map(_copied, state)
+    run = _with_rate(step, rate)
+    params, state = tree.map(_copy, params), tree.map(_copy, state)
     record = _Record(smoothing, early_stop_threshold)
     with torch.no_grad():
-        for i, batch in enumerate(islice(_endless(batches, steps), steps)):
+        for i, batch in enumerate(islice(_repeat(batches, steps), steps)):
             rate.tensor.fill_(rate_at(i))
             noise = () if rng is None else (random.fold_in(rng, i),)
             params, state, value = run(params, state, *batch, *noise)
@@ -217,7 +217,7 @@ def _require_share(smoothing: Any, threshold: Any) -> None:
         raise value_error("lr_range", "early_stop_threshold must be a number above 1, or None", repr(threshold))
 
 
-def _rated(step: Any, rate: _Rate) -> Step:
+def _with_rate(step: Any, rate: _Rate) -> Step:
     """Return the step with this rate instead of its optimizer's."""
     inner = step.__wrapped__ if isinstance(step, compiled.Compiled) else step
     if not isinstance(inner, TrainStep):
@@ -246,13 +246,13 @@ def _with_lr(value: Any, rate: _Rate) -> Any:
     return value.replace(**changed) if changed else value
 
 
-def _copied(leaf: Any) -> Tensor:
+def _copy(leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor):
         raise value_error("lr_range", "params and state must be trees of tensors", describe(leaf))
     return leaf.detach().clone()
 
 
-def _endless(batches: Any, steps: int) -> Iterator[tuple[Any, ...]]:
+def _repeat(batches: Any, steps: int) -> Iterator[tuple[Any, ...]]:
     """Yield the batches, and start again when they end."""
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor):
         raise value_error("lr_range", "batches must be a list of pairs (x, target), or an iterable of them", describe(batches))

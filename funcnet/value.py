@@ -163,10 +163,10 @@ def _default(value: Any, attribute: Any) -> Any:
     return (made.factory(value) if made.takes_self else made.factory()) if isinstance(made, attrs.Factory) else made  # type: ignore[arg-type]
 
 
-def _written(value: Any) -> str:
+def _source_of(value: Any) -> str:
     """Write a field as an argument: functions by name, ``inf`` and NumPy numbers as expressions that Python can evaluate."""
     if type(value) is tuple:
-        return f"({', '.join(map(_written, value))}{',' * (len(value) == 1)})"
+        return f"({', '.join(map(_source_of, value))}{',' * (len(value) == 1)})"
     if isinstance(value, FunctionType | BuiltinFunctionType):
         return value.__name__
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -195,7 +195,9 @@ class Value(metaclass=ABCMeta):  # noqa: B024 (its subclasses have the abstract 
     def __repr__(self) -> str:
         shown = [(f.name, getattr(self, f.name), _default(self, f)) for f in getattr(type(self), "__attrs_attrs__", ()) if f.init]
         words = [
-            f"{name.lstrip('_')}={_written(value)}" for name, value, default in shown if _written(value) != _written(default)
+            f"{name.lstrip('_')}={_source_of(value)}"
+            for name, value, default in shown
+            if _source_of(value) != _source_of(default)
         ]
         return f"{type(self).__name__}({', '.join(words)})"
 

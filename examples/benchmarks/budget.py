@@ -15,7 +15,7 @@ add up to less than the step; the row "memory, caches, the step's own Python" ha
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -37,7 +37,8 @@ Phases = dict[str, Callable[[], Any]]
 
 def phases(name: str) -> Phases:
     """Return the phases of a step by name, as functions without arguments, and the step as ``"step"``."""
-    step, opt, params = parts(WORKLOADS[name], donated=False)
+    made, opt, params = parts(WORKLOADS[name], donated=False)
+    step = cast(Any, made)
     net, loss, state = step.net, step.loss, opt.init(params)
     x, target = WORKLOADS[name].draw()
     with torch.inference_mode():

@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from argparse import SUPPRESS
+from collections.abc import Iterator
+from typing import Any
 
 from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 
@@ -23,7 +25,7 @@ NETS = {
 }
 
 
-def made(name, n, size, rows):
+def made(name: str, n: int, size: int, rows: int) -> tuple[Any, tuple[Any, ...]]:
     """Return a compiled step of funcnet and its arguments."""
     import torch
 
@@ -46,13 +48,13 @@ def made(name, n, size, rows):
     )
 
 
-def seconds():
+def seconds() -> tuple[float, float]:
     """Return the CPU time so far of this process and of its finished child processes."""
     times = os.times()
     return times.user + times.system, times.children_user + times.children_system
 
 
-def measure(name, n, size, rows):
+def measure(name: str, n: int, size: int, rows: int) -> tuple[float, float, float]:
     """Return the seconds of the first step in this process and in compilers, and the ms of a later step."""
     import torch
 
@@ -70,20 +72,21 @@ def measure(name, n, size, rows):
     return after[0] - before[0], after[1] - before[1], min(times)
 
 
-def _in_a_process(one):
+def _in_a_process(one: list[Any]) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         kept = {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "examples.benchmarks.compile_time", "--one", json.dumps(one)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **kept})
-    return json.loads(done.stdout.splitlines()[-1])
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def table(size, rows):
+def table(size: int, rows: int) -> Iterator[str]:
     """Yield the lines of the table, as Markdown."""
     yield "| net | blocks | Python, s | C++ compiler, s | both, s | s a block more | step, ms |"
     yield "|---|--:|--:|--:|--:|--:|--:|"
     for name, depths in NETS.items():
-        last = None
+        last: tuple[int, float] | None = None
         for n in depths:
             own, compiler, ms = _in_a_process([name, n, size, rows])
             slope = "" if last is None else f"{round((own + compiler - last[1]) / (n - last[0]), 2) + 0.0:.2f}"  # no -0.00
@@ -103,7 +106,7 @@ Dynamo and Inductor in Python, and of the C++ compiler. The last column is the C
 """
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Measure all rows, and print the table or write the page."""
     parser = new_parser("compile_time", __doc__)
     parser.add_argument("--size", type=positive, default=64, help="number of features")

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def facts(device: torch.device, arguments: Sequence[str]) -> Found:
     """Return the versions and the machine."""
-    known = {
+    known: Found = {
         "command": shlex.join(["python", "-m", "examples.benchmarks.device", *arguments]),
         "device": processor(),
         "torch": torch.__version__,
@@ -91,10 +92,14 @@ def run(options: argparse.Namespace, found: Found, save: Callable[[], None]) -> 
     steps = Budget(STEPS * whole.left)
     for i, name in enumerate(options.workloads):
         share = Budget(steps.left / (len(options.workloads) - i))
-        with_notes(found, name, lambda name=name, share=share: found["steps"].append(_steps(name, share, options)))
+        with_notes(found, name, partial(_add_steps, found, name, share, options))
         save()
     with_notes(found, "laws", lambda: found.update(laws=device_checks.laws(options.device, whole, options.cases)))
     save()
+
+
+def _add_steps(found: Found, name: str, share: Budget, options: argparse.Namespace) -> None:
+    found["steps"].append(_steps(name, share, options))
 
 
 def _steps(name: str, share: Budget, options: argparse.Namespace) -> Found:

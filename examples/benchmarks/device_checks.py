@@ -1,5 +1,6 @@
 """Checks on one device: random bits equal those in main memory, and the layers of the catalogue keep the laws."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def catalogue() -> dict[str, Any]:
     """Return the cases of the tests, one of each type of layer first, so that any part of them is a sample."""
     if str(TESTS) not in sys.path:
         sys.path.append(str(TESTS))
-    from cases import CASES
+    CASES = importlib.import_module("cases").CASES
 
     first = {type(case.layer): name for name, case in reversed(CASES.items())}
     sample = [*first.values()]

@@ -128,7 +128,8 @@ class Theirs(Training):
     def __init__(self, workload: Workload, way: Way, device: torch.device) -> None:
         """Make the module, move it and the batch to the device, and make the optimizer."""
         self.way, self.device = way, device
-        self.inner = torch_nn.EnsembleTraining(workload) if workload.members > 1 else torch_nn.TorchTraining(workload)
+        kind: Any = torch_nn.EnsembleTraining if workload.members > 1 else torch_nn.TorchTraining
+        self.inner = kind(workload)
         self.size = self.inner.size
         self.inner.batch = fn.tree.map(lambda x: x.to(device), self.inner.batch)
         if workload.members > 1:
@@ -174,7 +175,8 @@ class Theirs(Training):
 
     def value(self) -> float | None:
         """Return the loss of the last step."""
-        return self.inner.value()
+        value: float | None = self.inner.value()
+        return value
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
@@ -216,7 +218,7 @@ def measured(workload: Workload, device: torch.device, budget: Budget, rounds: i
                 one, peaks[contender.label] = _prepared(contender, ready, device, turn)
             ready.append(one)
         except Exception as error:
-            notes.append(f"{contender.label} is left out: {measure.told(error)}")
+            notes.append(f"{contender.label} is left out: {measure.describe_error(error)}")
             error.__traceback__ = None  # its frames keep device memory alive
         free(device)
     rows = measure.rounds(ready, _affordable(ready, rounds, budget)) if ready else []

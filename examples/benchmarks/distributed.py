@@ -72,7 +72,7 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[measure
             calls = agreed(measure.calls_of(training.run, turn))
             ready.append(measure.Ready(contender, training, training.value(), calls))
         except Exception as error:
-            notes.append(f"{contender.label} is left out: {measure.told(error)}")
+            notes.append(f"{contender.label} is left out: {measure.describe_error(error)}")
     return ready, notes
 
 
@@ -111,6 +111,10 @@ class Alone(Training):
         """Return nothing."""
 
 
+def _communication(kind: Callable[[Workload], Any], workload: Workload) -> "Alone":
+    return Alone(kind(workload).calls())
+
+
 def halves(workload: Workload) -> list[Contender]:
     """Return the two halves of a data-parallel step for both frameworks: computation and communication."""
     from examples.benchmarks.peers import funcnet_distributed, torch_distributed
@@ -118,7 +122,7 @@ def halves(workload: Workload) -> list[Contender]:
     found = []
     for name, kind in (("funcnet", funcnet_distributed.Silent), ("torch", torch_distributed.Silent)):
         found.append(Contender(f"{name}, computation", "half", partial(kind, workload)))
-        found.append(Contender(f"{name}, communication", "half", lambda kind=kind: Alone(kind(workload).calls())))
+        found.append(Contender(f"{name}, communication", "half", partial(_communication, kind, workload)))
     return found
 
 
@@ -181,9 +185,9 @@ def steps_row(kind: str, name: str, times: dict[str, list[float]], memory: dict[
     fastest, smallest, ms = least(theirs, times), least(theirs, memory), lambda one: shown(times.get(one or ""))
     both = ours in times and fastest is not None
     sizes = [memory.get(one or "") for one in (ours, smallest)]
-    share = None if None in sizes else sizes[0] / sizes[1]
+    share = sizes[0] / sizes[1] if sizes[0] is not None and sizes[1] is not None else None
     return [
-        *(name, kind, ms(ours), ms(fastest), cell(quotient(times[ours], times[fastest]) if both else None), fastest or "—"),
+        *(name, kind, ms(ours), ms(fastest), cell(quotient(times[ours], times[fastest or ""]) if both else None), fastest or "—"),
         *(cell(sizes[0], 1), cell(sizes[1], 1), cell(share)),
     ]
 
@@ -197,7 +201,7 @@ def hidden_rows(name: str, times: dict[str, list[float]], sent: dict[str, Any]) 
     """Yield the two rows of a workload for the table of hidden communication."""
     steps = {"funcnet": "funcnet, data parallel", "torch": "DistributedDataParallel, bucket views"}
     for framework, step in steps.items():
-        columns = [times.get(one) for one in (step, f"{framework}, computation", f"{framework}, communication")]
+        columns = [times.get(one, []) for one in (step, f"{framework}, computation", f"{framework}, communication")]
         if all(columns):
             count, size = sent[f"{framework}, communication"]
             added = statistics.median([whole - without for whole, without in zip(*columns[:2], strict=True)])
@@ -238,7 +242,9 @@ def pipeline_rows(found: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
 
 def measured(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[str], list[str]]:
     """Measure everything; return the page's three tables and the notes."""
-    steps, hidden, notes = [], [], []
+    steps: list[list[str]] = []
+    hidden: list[list[str]] = []
+    notes: list[str] = []
     for name in options.workloads:
         say(name)
         found = together(SIZE, times_of, name, options.rounds, options.turn)

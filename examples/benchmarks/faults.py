@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 from examples.benchmarks.command import add_names, new_parser, positive, run_command
 
@@ -46,7 +48,7 @@ def measure(workload: str, peer: str, steps: int) -> tuple[float, float, float]:
     return ms, faults, peak() / 2**20
 
 
-def training(workload: str, peer: str):
+def training(workload: str, peer: str) -> Callable[[int], Any]:
     """Return a function that takes a number of steps."""
     from examples.benchmarks.peers import funcnet, torch_nn
     from examples.benchmarks.workloads import WORKLOADS as ALL
@@ -54,10 +56,11 @@ def training(workload: str, peer: str):
     if peer == "funcnet, bare loop":
         return bare_loop(ALL[workload])
     module = torch_nn if peer.startswith("torch.nn") else funcnet
-    return module.contenders(ALL[workload], ("eager",))[-1].make().run
+    run: Callable[[int], Any] = module.contenders(ALL[workload], ("eager",))[-1].make().run
+    return run
 
 
-def bare_loop(workload):
+def bare_loop(workload: Any) -> Callable[[int], None]:
     """Return a custom loop that calls neither ``train_step`` nor ``fit``."""
     import torch
 
@@ -81,7 +84,7 @@ def bare_loop(workload):
     return run
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Measure all in turns, and print the table."""
     parser = new_parser("faults", __doc__)
     add_names(parser, "workload", tuple(WORKLOADS))
@@ -89,7 +92,8 @@ def main(arguments=None):
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
-        print(json.dumps(measure(*json.loads(options.one), options.steps)))
+        workload, peer = json.loads(options.one)
+        print(json.dumps(measure(workload, peer, options.steps)))
         return
     print(f"{'ms a step (page faults; peak MB)':40}{'as it comes':>26}{'retain_freed_memory':>26}")
     for workload in options.workloads:
@@ -99,10 +103,11 @@ def main(arguments=None):
             print(f"{f'{workload}, {peer}':40}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
 
 
-def _in_a_process(job, steps, more):
+def _in_a_process(job: list[str], steps: int, more: dict[str, str]) -> list[float]:
     command = [sys.executable, "-m", "examples.benchmarks.faults", "--one", json.dumps(job), "--steps", str(steps)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **more})
-    return json.loads(ran.stdout.splitlines()[-1])
+    found: list[float] = json.loads(ran.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def contenders(case: Case, seed: int = 0) -> dict[str, Callable[[], Any]]:
         return own
 
     def fit() -> Any:
-        how = {"batch_size": case.batch_size, "params": params, "progress": False}
+        how: dict[str, Any] = {"batch_size": case.batch_size, "params": params, "progress": False}
         return fn.fit(case.net, case.loss, opt, case.data, epochs=case.epochs, key=seed, **how).params
 
     return {"loop": _from_the_start(case.data, loop), "fit": _from_the_start(case.data, fit)}
@@ -147,7 +147,7 @@ def _from_the_start(data: Any, train: Callable[[], Any]) -> Callable[[], Any]:
     """Return the training with a DataLoader whose order restarts."""
 
     def run() -> Any:
-        if isinstance(data, DataLoader):
+        if isinstance(data, DataLoader) and data.generator is not None:
             data.generator.manual_seed(0)
         return train()
 

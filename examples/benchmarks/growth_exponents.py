@@ -73,10 +73,10 @@ def compare(found: dict[str, Any], what: str, ours: str, theirs: str) -> Compari
     if not one or not other:
         return None
     sizes = upper_end(one, other)
-    columns = [tuple(_of_runs(found, what, name, sizes)) for name in (ours, theirs)]
+    first, second = [tuple(_of_runs(found, what, name, sizes)) for name in (ours, theirs)]
     least = LEAST[what]
     ratios = {n: one[n] / other[n] for n in one if n in other and max(one[n], other[n]) >= least}
-    return Comparison(tuple(sizes), *columns, ratios)
+    return Comparison(tuple(sizes), first, second, ratios)
 
 
 def _of_runs(found: dict[str, Any], what: str, name: str, sizes: Sequence[str]) -> Iterator[float]:

@@ -69,7 +69,7 @@ def _begun(name: str, make: Callable[..., Step], axis: str, n: int, notes: list[
         step = make(axis, n)
         first = _timed(step)
     except Exception as error:
-        notes.append(f"{axis}: {name} is left out from {n} on: {measure.told(error)}")
+        notes.append(f"{axis}: {name} is left out from {n} on: {measure.describe_error(error)}")
         return None
     if first > COMPILING:
         notes.append(f"{axis}: the line of {name} ends before {n}, since its first step takes {first:.0f} s")
@@ -90,7 +90,7 @@ def _rounds(steps: dict[str, Step]) -> dict[str, float]:
 
 def memory(axis: str, name: str) -> dict[str, Any]:
     """Measure one contender's peak memory in several runs, in MB above the resident memory before the training was made."""
-    make, notes = growth_nets.contenders()[name], []
+    make, notes = growth_nets.contenders()[name], list[str]()
     sizes = growth_nets.AXES[axis].sizes
     make(axis, sizes[0])()  # load kernels and compilers
     runs: list[dict[str, float]] = [{} for _ in range(RUNS)]
@@ -109,6 +109,7 @@ def _peak(make: Callable[..., Step], axis: str, n: int) -> tuple[float, float]:
     before = measure.resident()
     step = make(axis, n)
     step()
+    seconds = 0.0
     for _ in range(WARM - 1):
         if (seconds := _timed(step)) > LONGEST:
             break

@@ -87,10 +87,9 @@ def _net(axis: str, n: int, *, loop: bool) -> fn.Layer:
 
 def funcnet(axis: str, n: int, *, compiled: bool = False, donated: bool = False) -> Step:
     """Return funcnet's step; a compiled deep net has a ``repeat`` of layers."""
-    net, opt = _net(axis, n, loop=compiled), fn.SGD(RATE)
-    opt = fn.donate(opt) if donated else opt
-    step = fn.train_step(net, fn.MSE(), opt)
-    step = fn.compile(step) if compiled else step
+    net, opt = _net(axis, n, loop=compiled), fn.donate(fn.SGD(RATE)) if donated else fn.SGD(RATE)
+    eager = fn.train_step(net, fn.MSE(), opt)
+    step: Callable[..., Any] = fn.compile(eager) if compiled else eager
     x, target = batch(axis, n)
     x = (x, (torch.zeros(ROWS, WIDTH), torch.zeros(ROWS, WIDTH))) if axis == "cells" else x
     params = net.init(0)
@@ -117,7 +116,8 @@ class Attention(nn.Module):
         """Compute attention."""
         q, k, v = self.inner(x).view(*x.shape[:2], 3, HEADS, -1).permute(2, 0, 3, 1, 4)
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.outer(y.transpose(1, 2).reshape(x.shape))
+        out: Tensor = self.outer(y.transpose(1, 2).reshape(x.shape))
+        return out
 
 
 class FirstOf(nn.LSTM):

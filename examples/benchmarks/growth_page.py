@@ -86,7 +86,9 @@ def count(results: dict[str, Any]) -> str:
     every = [(axis, what, pair) for axis in results for what in UNITS for pair in PAIRS]
     judged = [(*one, compare(results[one[0]], one[1], *one[2])) for one in every]
     known = [one for one in judged if one[3] is not None and one[3].verdict != "—"]
-    above = [f"{what} by {axis} ({pair[0]} beside {pair[1]})" for axis, what, pair, one in known if one.verdict == "above"]
+    above = [
+        f"{what} by {axis} ({pair[0]} beside {pair[1]})" for axis, what, pair, one in known if one and one.verdict == "above"
+    ]
     return f"{len(above)} of {len(known)} exponents are above theirs{': ' * bool(above)}{'; '.join(above)}."
 
 

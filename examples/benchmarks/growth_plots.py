@@ -39,7 +39,7 @@ def draw(axis: str, found: dict[str, Any], path: Path) -> None:
 
 
 def _style(name: str) -> dict[str, Any]:
-    """Return the style of a line: donated steps have the color of the pure ones, with dashes."""
+    """Return the style of a line: donated steps have the color of pure steps, with dashes."""
     pure = {"funcnet donated": "funcnet eager", "JAX donated": "JAX jit"}
     look = {"ls": "--", "marker": "s", "mfc": "white"} if name in pure else {"ls": "-", "marker": "o"}
     return {"color": FAMILIES[pure.get(name, name)], "ms": 5, "lw": 1.6, **look}

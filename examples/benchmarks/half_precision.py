@@ -10,8 +10,11 @@ and funcnet's is donated.
 import argparse
 import statistics
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 import funcnet as fn
 from examples.benchmarks.command import add_names, file, new_parser, positive, printed, run_command
@@ -24,36 +27,41 @@ HALF = torch.bfloat16
 GOAL, AMX_GOAL = 0.8, 0.5
 """Goals for bfloat16: relative to torch.nn's time under autocast, and with AMX to funcnet's own in float32."""
 
+Step = Callable[[], Tensor]
+"""Takes a step, and returns the loss."""
 
-def ours(name, dtype, compiled):
+
+def ours(name: str, dtype: torch.dtype, compiled: bool) -> Step:
     """Return a function that takes a step of funcnet, with the net cast to ``dtype``, and returns the loss."""
     workload = WORKLOADS[name]
     net = funcnet.NETS[name]()
     net = net if dtype is torch.float32 else fn.cast(net, dtype)
     opt = fn.donate(getattr(fn, workload.optimizer[0])(**workload.optimizer[1]))
-    step = fn.train_step(net, funcnet.LOSSES[workload.loss], opt)
-    step = fn.compile(step) if compiled else step
+    eager = fn.train_step(net, funcnet.LOSSES[workload.loss], opt)
+    step: Callable[..., Any] = fn.compile(eager) if compiled else eager
     params = net.init(0)
     state, (x, target) = opt.init(params), workload.draw()
 
-    def run():
+    def run() -> Tensor:
         nonlocal params, state
         with torch.no_grad() if compiled else torch.inference_mode():
             params, state, value = step(params, state, x, target)
-        return value
+        loss: Tensor = value
+        return loss
 
     return run
 
 
-def theirs(name, dtype, compiled):
+def theirs(name: str, dtype: torch.dtype, compiled: bool) -> Step:
     """Return the same for torch.nn's twin, with net and loss under autocast."""
     training = torch_nn.TorchTraining(WORKLOADS[name], "compiled" if compiled else "eager", "fused")
     x, target = training.batch
+    forward: Callable[..., Tensor] = cast(Any, training.forward)
 
-    def run():
+    def run() -> Tensor:
         training.optimizer.zero_grad()
         with torch.autocast("cpu", HALF, enabled=dtype is HALF):
-            value = training.forward(x, target)
+            value = forward(x, target)
         value.backward()
         training.optimizer.step()
         return value.detach()
@@ -61,7 +69,7 @@ def theirs(name, dtype, compiled):
     return run
 
 
-def contenders(name, compiled):
+def contenders(name: str, compiled: bool) -> dict[str, Step]:
     """Return the steps by label."""
     words = {torch.float32: "float32", HALF: "bfloat16"}
     return {
@@ -72,10 +80,10 @@ def contenders(name, compiled):
     }
 
 
-def measure(steps, rounds):
+def measure(steps: dict[str, Step], rounds: int) -> dict[str, tuple[float, float]]:
     """Return for each contender the median ms of a step, and the loss after ten steps."""
     losses = {label: float([run() for _ in range(10)][-1]) for label, run in steps.items()}
-    times = {label: [] for label in steps}
+    times: dict[str, list[float]] = {label: [] for label in steps}
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for _ in range(rounds):
         for label, run in steps.items():
@@ -85,7 +93,7 @@ def measure(steps, rounds):
     return {label: (statistics.median(column), losses[label]) for label, column in times.items()}
 
 
-def table(names, rounds, compiled):
+def table(names: Sequence[str], rounds: int, compiled: bool) -> Iterator[str]:
     """Yield the lines of the table, as Markdown."""
     yield "| workload | contender | ms a step | ÷ funcnet's float32 | ÷ torch.nn under autocast | goal | loss after 10 |"
     yield "|---|---|--:|--:|--:|--:|--:|"
@@ -97,7 +105,7 @@ def table(names, rounds, compiled):
             yield f"| {name} | {label} | {ms:.1f} | {ms / one:.2f} | {ms / other:.2f} | {goal(label)} | {loss:.3f} |"
 
 
-def goal(label):
+def goal(label: str) -> str:
     """Return the goal of a contender, or ``""`` if it has none."""
     if not (label.startswith("funcnet") and label.endswith("bfloat16")):
         return ""
@@ -116,13 +124,13 @@ torch.nn's runs under `torch.autocast`. Params, gradients and the optimizer's st
 """
 
 
-def instructions():
+def instructions() -> str:
     """Return which instructions for bfloat16 the processor has."""
     cpu = this_processor()
     return "AMX for bfloat16" if cpu.amx else "instructions for bfloat16, no AMX" if cpu.bf16 else "no instructions for bfloat16"
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the table or write the page."""
     parser = new_parser("half_precision", __doc__)
     add_names(parser, "workload", tuple(funcnet.NETS), NAMES)

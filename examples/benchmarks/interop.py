@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 import funcnet as fn
-from examples import exporting
+from examples import common, exporting
 from examples.benchmarks.border import border
 from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 from examples.benchmarks.interop_nets import Case, cases
@@ -112,9 +112,13 @@ def step_of_module(module: nn.Module, x: Tensor, labels: Tensor) -> Callable[[],
     return run
 
 
+def _last_of(way: Callable[[], Any], times: int) -> Any:
+    return [way() for _ in range(times)][-1]
+
+
 def repeated(ways: Ways, times: int) -> Ways:
     """Return functions that each repeat the work ``times`` times."""
-    return {name: lambda way=way: [way() for _ in range(times)][-1] for name, way in ways.items()}
+    return {name: partial(_last_of, way, times) for name, way in ways.items()}
 
 
 def passes(case: Case) -> Ways:
@@ -143,7 +147,7 @@ def compiled(case: Case) -> Ways:
     module, labels = make(), torch.randint(10, (len(x),))
     ways = {
         "fn.compile": step_of(*from_torch(module), x, labels, fn.compile),
-        "torch.compile": step_of_module(torch.compile(module), x, labels),
+        "torch.compile": step_of_module(cast(nn.Module, torch.compile(module)), x, labels),
     }
     return repeated(ways, times)
 
@@ -174,7 +178,7 @@ def lifted(case: Case) -> Ways:
 
 def exported(folder: Path) -> Ways:
     """Return the functions that run an exported step."""
-    (images, labels), _ = exporting.common.digits(fn.key(0))
+    (images, labels), _ = common.digits(fn.key(0))
     params = exporting.net.init(fn.key(0))
     x, target, key = next(exporting.batches(images, labels, fn.key(1), 1))
     args = (params, exporting.opt.init(params), x, target, key)
@@ -183,7 +187,7 @@ def exported(folder: Path) -> Ways:
     package = folder / "step.pt2"
     fn.export(exporting.step, args, package, batch=("x", "target"), compiled=True)
     steps["AOTInductor"] = torch._inductor.aoti_load_package(str(package))
-    return repeated({name: lambda step=step: step(*args) for name, step in steps.items()}, 20)
+    return repeated({name: partial(step, *args) for name, step in steps.items()}, 20)
 
 
 def in_onnx_runtime(case: Case, path: Path) -> Ways:

@@ -23,7 +23,8 @@ class MLP(nn.Module):
         """Return a score for each class."""
         x = torch.tanh(self.first(x))
         x = x + torch.tanh(self.second(x))
-        return self.last(x)
+        scores: Tensor = self.last(x)
+        return scores
 
 
 class Encoder(nn.Module):
@@ -37,7 +38,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a score for each class."""
-        return self.last(self.encoder(x).mean(1))
+        scores: Tensor = self.last(self.encoder(x).mean(1))
+        return scores
 
 
 class LSTMClassifier(nn.Module):
@@ -52,7 +54,8 @@ class LSTMClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return a score for each class."""
         y, _ = self.lstm(self.embedding(x))
-        return self.last(y[:, -1])
+        scores: Tensor = self.last(y[:, -1])
+        return scores
 
 
 def _two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
@@ -79,7 +82,8 @@ class UNet(nn.Module):
         second = self.down2(self.pool(first))
         y = self.widen2(self.bottom(self.pool(second)))
         y = self.widen1(self.up2(torch.cat([y, second], 1)))
-        return self.last(self.up1(torch.cat([y, first], 1))).mean((2, 3))
+        scores: Tensor = self.last(self.up1(torch.cat([y, first], 1))).mean((2, 3))
+        return scores
 
 
 def cases() -> dict[str, Case]:

@@ -68,7 +68,7 @@ def prepared(contenders: Iterable[Contender], turn: float) -> tuple[list[Ready],
             require_the_same(contender, loss, ready)
             ready.append(Ready(contender, training, loss, calls_of(training.run, turn), first))
         except Exception as error:
-            notes.append(f"{contender.label} is left out: {told(error)}")
+            notes.append(f"{contender.label} is left out: {describe_error(error)}")
     return ready, notes
 
 
@@ -82,7 +82,7 @@ def require_the_same(contender: Contender, loss: float | None, ready: Sequence[R
         raise ValueError(f"after ten steps its loss is {loss:.4f}, that of {first.contender.label} {first.loss:.4f}")
 
 
-def told(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return the type of an error and its first line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

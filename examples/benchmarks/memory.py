@@ -16,8 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from itertools import chain
 from math import isqrt
+from typing import Any
 
 from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 
@@ -29,7 +31,7 @@ OPTIMIZERS = ("SGD", "SGD, donated", "Adam", "Adam, donated")
 WIDE, LAYERS, FEW = 512, 64, 32
 
 
-def made(name, n, size, rows):
+def made(name: str, n: int, size: int, rows: int) -> tuple[Any, Any]:
     """Return a net of n blocks, or a scan, and its input."""
     import torch
 
@@ -37,8 +39,8 @@ def made(name, n, size, rows):
 
     if name.startswith("scan"):
         every = isqrt(n) if "checkpoint" in name else None
-        x = torch.randn(n, rows, size), (torch.randn(rows, size), torch.randn(rows, size))
-        return fn.scan(fn.LSTMCell(size, size), output_is_carry=True, checkpoint_every=every), x
+        given = torch.randn(n, rows, size), (torch.randn(rows, size), torch.randn(rows, size))
+        return fn.scan(fn.LSTMCell(size, size), output_is_carry=True, checkpoint_every=every), given
     inner = fn.serial(fn.LayerNorm(size), fn.Linear(size, 4 * size), fn.GELU(), fn.Linear(4 * size, size))
     block, pair = fn.residual(inner), fn.reversible(inner, inner)
     x = torch.randn(rows, size)
@@ -53,11 +55,11 @@ def made(name, n, size, rows):
     return nets[name](), (x, torch.randn(rows, size)) if "reversible" in name else x
 
 
-def bytes_of(values, *without):
+def bytes_of(values: Any, *without: Any) -> int:
     """Return the bytes of a tree's memory, counting shared memory once, without the memory of other trees."""
     from funcnet import tree
 
-    def memories(one):
+    def memories(one: Any) -> dict[int, int]:
         storages = [leaf.untyped_storage() for leaf in tree.leaves(one) if hasattr(leaf, "untyped_storage")]
         return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
@@ -65,7 +67,7 @@ def bytes_of(values, *without):
     return sum(size for place, size in memories(values).items() if place not in known)
 
 
-def filled(make):
+def filled(make: Callable[[Any], Any]) -> Any:
     """Return the tensors that ``make`` describes on the meta device, filled with small numbers, without using more memory."""
     import torch
 
@@ -75,7 +77,7 @@ def filled(make):
     return fn.tree.map(draw, make(fn.key(0).to("meta")))
 
 
-def measure(name, n, size, rows):
+def measure(name: str, n: int, size: int, rows: int) -> tuple[int, int, float]:
     """Return the bytes of the cache and of the peak, and the ms of a forward and a backward pass in this process."""
     import torch
 
@@ -87,7 +89,8 @@ def measure(name, n, size, rows):
     small.vjp(few, *small.apply(few, tiny)[::-1])  # load the kernels
     net, x = made(name, n, size, rows)
     params = filled(net.init)
-    before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    kept, times = 0, []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(3):
         began = time.perf_counter()
         y, cache = net.apply(params, x)
@@ -99,7 +102,7 @@ def measure(name, n, size, rows):
     return kept, peak, statistics.median(times)
 
 
-def measure_steps(name, optimizer, in_backward, n, size, rows):
+def measure_steps(name: str, optimizer: str, in_backward: bool, n: int, size: int, rows: int) -> tuple[int, int, float]:
     """Return the bytes of the params and of the peak, and the ms of a training step in this process.
 
     The peak includes the results of the first step, unless the optimizer is donated.
@@ -109,7 +112,7 @@ def measure_steps(name, optimizer, in_backward, n, size, rows):
     import funcnet as fn
 
     torch.set_num_threads(1)
-    opt = {"SGD": fn.SGD(lr=1e-3), "Adam": fn.Adam(lr=1e-3)}[optimizer.split(",")[0]]
+    opt: fn.Optimizer = {"SGD": fn.SGD(lr=1e-3), "Adam": fn.Adam(lr=1e-3)}[optimizer.split(",", maxsplit=1)[0]]
     opt = fn.donate(opt) if "donated" in optimizer else opt
     made = {"serial": lambda n: fn.serial(*[fn.Linear(size, size)] * n), "repeat": lambda n: fn.repeat(fn.Linear(size, size), n)}
     x, few = torch.randn(rows, size), made[name](2)
@@ -127,7 +130,7 @@ def measure_steps(name, optimizer, in_backward, n, size, rows):
     return fn.tree.nbytes(params), peak, statistics.median(times)
 
 
-def table(size, rows):
+def table(size: int, rows: int) -> Iterator[str]:
     """Yield the lines of the table, as Markdown."""
     yield "| net | n | cache, MB | peak, MB | ms |"
     yield "|---|--:|--:|--:|--:|"
@@ -138,7 +141,7 @@ def table(size, rows):
                 yield f"| {name} | {n} | {kept / 1e6:.1f} | {peak / 1e6:.0f} | {ms:.0f} |"
 
 
-def table_of_steps():
+def table_of_steps() -> Iterator[str]:
     """Yield the lines of the table of whole steps."""
     yield "| net | optimizer | peak, MB | in backward, MB | ms | in backward, ms |"
     yield "|---|---|--:|--:|--:|--:|"
@@ -149,12 +152,13 @@ def table_of_steps():
             yield f"| {name} | {optimizer} | {peaks} | {plain[2]:.0f} | {layerwise[2]:.0f} |"
 
 
-def _in_a_process(one):
+def _in_a_process(one: list[Any]) -> list[Any]:
     """Measure a row in its own process; for whole steps the allocator returns freed memory, so the peak is the memory in use."""
     command = [sys.executable, "-m", "examples.benchmarks.memory", "--one", json.dumps(one)]
     given_back = {"MALLOC_MMAP_THRESHOLD_": "65536"} if len(one) > 4 else {}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **given_back})
-    return json.loads(done.stdout)
+    found: list[Any] = json.loads(done.stdout)
+    return found
 
 
 HEAD = """# Memory for the backward pass
@@ -181,7 +185,7 @@ Freed memory goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that t
 """
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Measure all rows, and print the table or write the page."""
     parser = new_parser("memory", __doc__)
     parser.add_argument("--size", type=positive, default=64, help="number of features")

@@ -4,6 +4,7 @@ python -m examples.benchmarks.optimizers --page examples/benchmarks/results/OPTI
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from examples.reports.__main__ import processor
 
 ROUNDS, COUNT, SHAPE, THREADS = 20, 100, (250, 400), (1, 2)
 FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
-MOMENTUM = {"lr": 1e-3, "momentum": 0.9}
+MOMENTUM: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9}
 OURS_ONLY = ("LAMB", "LARS", "AdaBelief", "Yogi", "Adan", "ADOPT", "SignSGD", "AdEMAMix", "NovoGrad", "SM3")
 QUOTIENTS = {"funcnet / torch": ("funcnet", "torch")}
 QUOTIENTS_OF_OURS = {"/ AdamW": ("step", "AdamW")}
@@ -59,7 +60,7 @@ def optimizers() -> dict[str, tuple[fn.Optimizer, Callable[[list[Tensor]], Calla
         ),
     }
     for name in ("AdamW", "Adam", "SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adadelta", "Rprop", "ASGD"):
-        pairs[name] = getattr(fn, name)(lr=1e-3), lambda ps, name=name: of_torch(ps, name, lr=1e-3)
+        pairs[name] = getattr(fn, name)(lr=1e-3), partial(of_torch, name=name, lr=1e-3)
     return pairs
 
 
@@ -70,11 +71,13 @@ def tensors(seed: int, count: int, shape: tuple[int, ...]) -> list[Tensor]:
 
 def of_funcnet(optimizer: fn.Optimizer, params: list[Tensor], grads: list[Tensor]) -> Callable[[], list[Tensor]]:
     """Return a function that takes a step, and returns the params."""
-    optimizer, held = fn.donate(optimizer), [params, optimizer.init(params)]
+    optimizer = fn.donate(optimizer)
+    held: list[Any] = [params, optimizer.init(params)]
 
     def step() -> list[Tensor]:
         held[:] = optimizer.update(grads, held[1], held[0])
-        return held[0]
+        new: list[Tensor] = held[0]
+        return new
 
     return step
 
@@ -82,21 +85,23 @@ def of_funcnet(optimizer: fn.Optimizer, params: list[Tensor], grads: list[Tensor
 def of_torch(params: list[Tensor], name: str, **how: Any) -> Callable[[], Any]:
     """Return a function that takes a step of torch's optimizer, with the gradients already in ``grad`` of the params."""
     way = {"fused": True} if name in FUSED else {"foreach": True}
-    return getattr(torch.optim, name)(params, **how, **way).step
+    step: Callable[[], Any] = getattr(torch.optim, name)(params, **how, **way).step
+    return step
 
 
 def lion_in_lists(params: list[Tensor], lr: float = 1e-4, decay: float = 0.1) -> Callable[[], Any]:
     """Return a function that takes a step of Lion, one ``torch._foreach`` operation at a time on all tensors."""
+    lists: Any = torch  # its functions of lists are private
     ms = [torch.zeros_like(p) for p in params]
 
     @torch.no_grad()
     def step() -> None:
-        grads = [p.grad for p in params]
-        torch._foreach_mul_(params, 1 - lr * decay)
-        u = torch._foreach_lerp(ms, grads, 0.1)
-        torch._foreach_sign_(u)
-        torch._foreach_add_(params, u, alpha=-lr)
-        torch._foreach_lerp_(ms, grads, 0.01)
+        grads = [p.grad for p in params if p.grad is not None]
+        lists._foreach_mul_(params, 1 - lr * decay)
+        u = lists._foreach_lerp(ms, grads, 0.1)
+        lists._foreach_sign_(u)
+        lists._foreach_add_(params, u, alpha=-lr)
+        lists._foreach_lerp_(ms, grads, 0.01)
 
     return step
 
@@ -104,7 +109,8 @@ def lion_in_lists(params: list[Tensor], lr: float = 1e-4, decay: float = 0.1) ->
 def contenders(name: str, count: int = COUNT, shape: tuple[int, ...] = SHAPE) -> Ways:
     """Return a step of funcnet's and of torch's optimizer, from the same params and gradients; each returns the params."""
     optimizer, make = optimizers()[name]
-    params, grads = [torch.nn.Parameter(p) for p in tensors(0, count, shape)], tensors(1, count, shape)
+    params: list[Tensor] = [torch.nn.Parameter(p) for p in tensors(0, count, shape)]
+    grads = tensors(1, count, shape)
     for p, g in zip(params, grads, strict=True):
         p.grad = g
     step = make(params)

@@ -36,14 +36,14 @@ def quotient(result: Result, name: str, other: str, key: str = "median") -> floa
     one, two = best(result, name), best(result, other)
     if one is None or two is None or one.get(key) is None or two.get(key) is None:
         return None
-    return one[key] / two[key]
+    return float(one[key] / two[key])
 
 
 def share(result: Result, row: dict[str, Any]) -> float | None:
     """Return the FLOPs of a step in this time as a fraction of the machine's best product."""
     if not result["flops"] or not result.get("gemm"):
         return None
-    return result["flops"] / (row["median"] * 1e3) / max(result["gemm"].values())
+    return float(result["flops"] / (row["median"] * 1e3) / max(result["gemm"].values()))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -74,7 +74,7 @@ def section(result: Result) -> str:
     bases = [best(result, "funcnet eager"), best(result, "torch.nn eager")]
     rows = []
     for row in result["rows"]:
-        star = " *" * (row in bests and sum(row["family"] == other["family"] for other in result["rows"]) > 1)
+        star = " *" * (any(row == one for one in bests) and sum(row["family"] == other["family"] for other in result["rows"]) > 1)
         times = [micro(row[key]) for key in ("low", "median", "high")]
         quotients = [cell(row["median"] / base["median"], 3) if base else "—" for base in bases]
         rest = [cell(share(result, row)), cell(row.get("memory"), 1), cell(compiling(row), 1)]
@@ -112,8 +112,9 @@ def owed(results: Sequence[Result], maker: str, before: Sequence[Result] = ()) -
         known = old.get((name, result["threads"]), {"rows": []})
         rows += [[name, threads, *row] for goal in goals_of(name, maker) for row in _judged(goal, result, known)]
         least = LEAST_SHARE.get(name, {}).get(maker)
-        if least and best(result, "funcnet eager"):
-            found = share(result, best(result, "funcnet eager"))
+        fastest = best(result, "funcnet eager")
+        if least and fastest:
+            found = share(result, fastest) or 0.0
             rows.append(
                 [name, threads, "share of GEMM peak", cell(found, 3), "—", f"≥ {least:g}", "yes" if found >= least else "no"]
             )
@@ -166,7 +167,7 @@ def chart(results: Sequence[Result], path: Path) -> None:
         places.append(y + (len(bars) - 1) / 2)
         for i, (family, ratio) in enumerate(bars):
             axes.barh(y + i, ratio - 1, 0.9, left=1, color=FAMILIES[family])
-            side = {"ha": "right", "xytext": (-3, 0)} if ratio < 1 else {"ha": "left", "xytext": (3, 0)}
+            side: dict[str, Any] = {"ha": "right", "xytext": (-3, 0)} if ratio < 1 else {"ha": "left", "xytext": (3, 0)}
             axes.annotate(f"{ratio:.2f}", (ratio, y + i), textcoords="offset points", va="center", fontsize=8, **side)
         y += len(bars) + 2
     axes.set_yticks(places, [result["workload"] for result in results])

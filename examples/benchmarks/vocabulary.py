@@ -13,6 +13,8 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from examples.benchmarks.command import file, new_parser, positive, printed, run_command
 
@@ -35,8 +37,11 @@ goes back to the system (`MALLOC_MMAP_THRESHOLD_=65536`), so that the peak is th
 
 """
 
+Sizes = tuple[int, int, int]
+"""Numbers of rows, words and features."""
 
-def drawn(dtype, rows, words, features):
+
+def drawn(dtype: str, rows: int, words: int, features: int) -> tuple[Any, Any, Any]:
     """Draw hidden rows, a weight and labels."""
     import torch
 
@@ -46,7 +51,7 @@ def drawn(dtype, rows, words, features):
     return h, w, torch.randint(0, words, (rows,))
 
 
-def contender(name, h, w, labels):
+def contender(name: str, h: Any, w: Any, labels: Any) -> Callable[[], Any]:
     """Return a function without arguments that returns the value, and gradients if the contender computes them."""
     import torch
 
@@ -54,13 +59,13 @@ def contender(name, h, w, labels):
 
     loss, net = fn.LinearCrossEntropy(), fn.Linear(w.shape[1], w.shape[0], bias=False)
 
-    def in_two_layers():
+    def in_two_layers() -> Any:
         y, cache = net.apply({"weight": w}, h)
         value, gy = fn.CrossEntropy().value_and_grad(y, labels)
         gparams, gh = net.vjp({"weight": w}, cache, gy)
         return value, (gh, gparams["weight"])
 
-    def by_autograd(options):
+    def by_autograd(options: Any) -> Any:
         leaves = h.detach().requires_grad_(), w.detach().requires_grad_()
         value = torch.nn.functional.linear_cross_entropy(*leaves, labels, options=options)
         value.backward()
@@ -71,9 +76,10 @@ def contender(name, h, w, labels):
     return dict(zip((*OURS, *THEIRS), (*ours, *chunked, lambda: by_autograd(None)), strict=True))[name]
 
 
-def times(dtype, sizes, rounds):
+def times(dtype: str, sizes: Sizes, rounds: int) -> dict[str, float]:
     """Return the seconds of each contender: the smallest over rounds, each in another order."""
-    given, found = drawn(dtype, *sizes), {}
+    found: dict[str, float] = {}
+    given = drawn(dtype, *sizes)
     for _ in range(rounds):
         for name in random.sample((*OURS, *THEIRS), len(OURS) + len(THEIRS)):
             began = time.process_time()
@@ -82,7 +88,7 @@ def times(dtype, sizes, rounds):
     return found
 
 
-def peak(name, dtype, sizes):
+def peak(name: str, dtype: str, sizes: Sizes) -> int:
     """Return the increase of this process's memory by a call, in bytes."""
     contender(name, *drawn(dtype, 64, 200, sizes[2]))()  # load the kernels
     call = contender(name, *drawn(dtype, *sizes))
@@ -91,22 +97,22 @@ def peak(name, dtype, sizes):
     return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
-def measured(*job):
+def measured(*job: Any) -> Any:
     """Measure in this process: the times of a dtype, or the peak of a contender."""
     import torch
 
     torch.set_num_threads(1)
-    return {"times": times, "peak": peak}[job[0]](*job[1:])
+    return times(*job[1:]) if job[0] == "times" else peak(*job[1:])
 
 
-def _in_a_process(*job):
+def _in_a_process(*job: Any) -> Any:
     command = [sys.executable, "-m", "examples.benchmarks.vocabulary", "--one", json.dumps(job)]
     variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"} if job[0] == "peak" else None
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
     return json.loads(done.stdout)
 
 
-def table(dtypes, sizes, rounds):
+def table(dtypes: Sequence[str], sizes: Sizes, rounds: int) -> Iterator[str]:
     """Yield the lines of the table, as Markdown."""
     yield "| loss | dtype | s | of funcnet's | peak, MB |"
     yield "|---|---|--:|--:|--:|"
@@ -117,7 +123,7 @@ def table(dtypes, sizes, rounds):
             yield f"| {name} | {dtype} | {seconds[name]:.2f} | {seconds[name] / seconds[OURS[0]]:.2f} | {mb:.0f} |"
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Measure all rows, and print the table or write the page."""
     parser = new_parser("vocabulary", __doc__)
     parser.add_argument("--rows", type=positive, default=ROWS, help="number of rows in the batch")
@@ -137,14 +143,14 @@ def main(arguments=None):
         options.page.write_text(_head(options.dtypes, *sizes, options.rounds) + "\n".join(lines) + "\n")
 
 
-def _head(dtypes, rows, words, features, rounds):
+def _head(dtypes: Sequence[str], rows: int, words: int, features: int, rounds: int) -> str:
     import torch
 
     from examples.reports.__main__ import processor
 
     grads = f"{4e-6 * features * (rows + words):.0f} MB in float32"
-    words = {"dtypes": " ".join(dtypes), "rows": rows, "words": words, "features": features, "rounds": rounds, "grads": grads}
-    return HEAD.format(torch=torch.__version__, processor=processor(), **words)
+    given = {"dtypes": " ".join(dtypes), "rows": rows, "words": words, "features": features, "rounds": rounds, "grads": grads}
+    return HEAD.format(torch=torch.__version__, processor=processor(), **given)
 
 
 if __name__ == "__main__":

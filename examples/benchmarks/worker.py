@@ -51,7 +51,8 @@ def perform(job: Job) -> dict[str, Any]:
         check=False,
     )
     if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
     last = (done.stderr.strip().splitlines() or ["no word"])[-1]
     return {"notes": [f"{job.get('label', job['task'])} is left out: its process ended with {done.returncode}: {last}"]}
 

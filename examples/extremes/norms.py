@@ -127,7 +127,7 @@ ROWS = [
         "weight_norm",
         fn.weight_norm(fn.Linear(4, 3)).parametrization,
         weight_of,
-        lambda g, v: torch._weight_norm(v, g),
+        lambda g, v: torch.ops.aten._weight_norm(v, g),
         DIRECTIONS,
     ),
 ]

@@ -12,7 +12,7 @@ from typing import Any
 PATIENCE = 120.0
 """The number of seconds after which a child counts as hanging."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ended:
         """Return the exception that ended the work, ``"Type: message"``, or ``""``."""
         return next((line.removeprefix("error ") for line in self.lines if line.startswith("error ")), "")
 
-    def told(self, word: str) -> list[str]:
+    def reported(self, word: str) -> list[str]:
         """Return the rest of each line of the child that begins with a word."""
         return [line.removeprefix(f"{word} ") for line in self.lines if line.startswith(f"{word} ")]
 
@@ -35,7 +35,7 @@ class Ended:
 class Child:
     """A forked process that works and reports in lines; it leads a process group with the workers that it forks."""
 
-    def __init__(self, work: Callable[[Tell], Any]) -> None:
+    def __init__(self, work: Callable[[Report], Any]) -> None:
         """Fork, and start the work."""
         self.out, into = os.pipe()
         os.set_blocking(self.out, False)
@@ -94,7 +94,7 @@ class Child:
         return self.code is not None
 
 
-def _work_and_exit(work: Callable[[Tell], Any], into: int) -> None:
+def _work_and_exit(work: Callable[[Report], Any], into: int) -> None:
     """Do the work in the child, without the parent's group, output and handlers; exit with 1 after an exception."""
     code = 1
     try:
@@ -116,7 +116,7 @@ def _write(into: int, line: str) -> None:
     os.write(into, f"{line}\n".encode())
 
 
-def run(work: Callable[[Tell], Any]) -> Ended:
+def run(work: Callable[[Report], Any]) -> Ended:
     """Do some work in a child, and wait for its end."""
     child = Child(work)
     try:

@@ -59,11 +59,11 @@ def _losses(path: Path, content: bytes) -> list[str]:
     """Write the damaged file, and describe violations: loading must warn once and return the previous checkpoint."""
     path.write_bytes(content)
     checkpoints = fn.Checkpoints(path.parent)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loaded = checkpoints.load()
     before = checkpoints.load(checkpoints.steps()[-2])
     found = ["another tree was loaded"] * (
         loaded["steps"] != before["steps"] or not fn.tree.equal(loaded["params"], before["params"])
     )
-    return found + [f"{len(told)} warnings"] * ([path.name in str(one.message) for one in told] != [True])
+    return found + [f"{len(caught)} warnings"] * ([path.name in str(one.message) for one in caught] != [True])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import funcnet as fn
-from examples.faults.children import Child, Tell, run
+from examples.faults.children import Child, Report, run
 from examples.faults.judging import Judge, difference, losses
 from examples.faults.table import Row, repeated, row_of
 from examples.faults.trainings import KEEP, newest, tensors, train
@@ -33,9 +33,9 @@ def file_too_large(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         folder, limit = judge.new_folder(like=begun), judge.random.randrange(_size(begun))
 
-        def limited(tell: Tell) -> Any:
+        def limited(report: Report) -> Any:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            return train(folder, tell)
+            return train(folder, report)
 
         return judge.struck(folder, limited, r"OSError: \[Errno 27\]")
 
@@ -51,7 +51,7 @@ def full_disk(judge: Judge, count: int) -> Row:
         with _mounted(folder, judge.random.randrange(size, (KEEP + 1) * size)) as enlarge:
             if enlarge is None:
                 return None
-            found = losses(folder / "in", run(lambda tell: train(folder / "in", tell)), r"OSError: \[Errno 28\]")
+            found = losses(folder / "in", run(lambda report: train(folder / "in", report)), r"OSError: \[Errno 28\]")
             enlarge()
             return found + judge.losses_again(folder / "in")
 
@@ -85,11 +85,11 @@ def unwritable_folder(judge: Judge, count: int) -> Row:
         if not locked:
             (folder / ".lock").unlink()
 
-        def as_nobody(tell: Tell) -> Any:
+        def as_nobody(report: Report) -> Any:
             vars(fn)  # imports all modules, which the other user cannot read
             if os.geteuid() == 0:  # permissions do not apply to root
                 os.setuid(_NOBODY)
-            return train(folder, tell)
+            return train(folder, report)
 
         folder.chmod(0o555)
         found = losses(folder, run(as_nobody), "PermissionError", newest(folder) or 0)
@@ -110,9 +110,9 @@ def two_trainings(judge: Judge, count: int) -> Row:
             while not (folder / "go on").exists():
                 time.sleep(0.005)
 
-        first = Child(lambda tell: train(folder, tell, callbacks=[wait]))
+        first = Child(lambda report: train(folder, report, callbacks=[wait]))
         first.wait(lambda: first.has("saved"))
-        error = run(lambda tell: train(folder, tell)).error
+        error = run(lambda report: train(folder, report)).error
         (folder / "go on").touch()
         said = [] if "another process is training with this folder" in error else [f"the second ended with {error or 'no error'}"]
         return said + difference(first.ended(), judge.expected(tensors))
@@ -127,7 +127,7 @@ def two_savers(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         checkpoints = fn.Checkpoints(judge.new_folder(), None)
 
-        def save(first: int, tell: Tell) -> None:
+        def save(first: int, report: Report) -> None:
             for step in range(first, 20, 2):
                 checkpoints.save(step, (step, *tensors()))
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 import funcnet as fn
-from examples.faults.children import Child, Tell, run
+from examples.faults.children import Child, Report, run
 from examples.faults.judging import Judge, losses
 from examples.faults.table import Row, repeated, row_of
 from examples.faults.trainings import EPOCHS, ROWS, STEPS, fresh_params, loader, opt, schedule, tensors, train
@@ -25,13 +25,13 @@ def ctrl_c(judge: Judge, count: int) -> Row:
         """Return ``None`` if the training was faster."""
         folder = judge.new_folder()
 
-        def interrupted(tell: Tell) -> Any:
+        def interrupted(report: Report) -> Any:
             params, before = fresh_params(), fresh_params()
             try:
-                return train(folder, tell, params=params)
+                return train(folder, report, params=params)
             finally:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # a late signal is outside the training
-                tell(f"params {fn.tree.equal(params, before)}")
+                report(f"params {fn.tree.equal(params, before)}")
 
         child = Child(interrupted)
         child.wait(lambda: child.has("started"))
@@ -41,7 +41,7 @@ def ctrl_c(judge: Judge, count: int) -> Row:
         if not ended.code:
             return None
         found = losses(folder, ended, "KeyboardInterrupt")
-        found += ["the caller's params have changed"] * (ended.told("params") != ["True"])
+        found += ["the caller's params have changed"] * (ended.reported("params") != ["True"])
         return found + judge.losses_again(folder)
 
     tries: list[list[str]] = []
@@ -56,7 +56,7 @@ def nan_in_the_data(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         x, target = tensors()
         x[judge.random.randrange(ROWS), 0, judge.random.randrange(8), judge.random.randrange(8)] = torch.nan
-        return _diverging(judge, lambda tell, folder: train(folder, tell, (x, target)))
+        return _diverging(judge, lambda report, folder: train(folder, report, (x, target)))
 
     happens = "`fit` raises `FloatingPointError` with the step and the first leaf that is not finite; it saves no such params"
     return repeated("NaN in the data", count, once, happens)
@@ -68,16 +68,16 @@ def divergence(judge: Judge, count: int) -> Row:
     def once() -> list[str]:
         at = judge.random.randrange(STEPS - 1)  # at the last step it would be too late
         wild = fn.LambdaSchedule(lambda step: schedule(step) if step < at else 1e38)
-        return _diverging(judge, lambda tell, folder: train(folder, tell, opt=opt.replace(lr=wild)), at)
+        return _diverging(judge, lambda report, folder: train(folder, report, opt=opt.replace(lr=wild)), at)
 
     happens = "the same; an earlier checkpoint is kept, from which the call continues"
     return repeated("A training that diverges", count, once, happens)
 
 
-def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS) -> list[str]:
+def _diverging(judge: Judge, work: Callable[[Report, Path], Any], at: int = STEPS) -> list[str]:
     """Train until a number is not finite, then, without the fault, from the newest checkpoint to step ``at``; describe losses."""
     folder = judge.new_folder()
-    ended = run(lambda tell: work(tell, folder))
+    ended = run(lambda report: work(report, folder))
     found = losses(folder, ended, "FloatingPointError: fit")
     said = re.search(r"in step \d+ of epoch \d.*first bad leaf: '\w", ended.error)
     found += [f"the error only says {ended.error}"] * (said is None)
@@ -85,7 +85,7 @@ def _diverging(judge: Judge, work: Callable[[Tell, Path], Any], at: int = STEPS)
     found += [
         f"step {step} is not finite" for step in checkpoints.steps() if not fn.tree.all_finite(checkpoints.load(step)["params"])
     ]
-    saved = [step for step in map(int, ended.told("saved")) if step <= at]
+    saved = [step for step in map(int, ended.reported("saved")) if step <= at]
     found += ["no earlier checkpoint is left"] * (saved != [] and saved[-1] not in checkpoints.steps())
     for path in [path for path in folder.glob("*.fn") if int(path.stem[5:]) > at]:
         path.unlink()
@@ -118,7 +118,7 @@ def dying_worker(judge: Judge, count: int) -> Row:
         folder = judge.new_folder(like=begun)
         mortal = Mortal(folder / "death", judge.random.randrange(ROWS))
         mortal.death.touch()
-        return judge.struck(folder, lambda tell: train(folder, tell, loader(mortal)), error, loader)
+        return judge.struck(folder, lambda report: train(folder, report, loader(mortal)), error, loader)
 
     return repeated("A data worker that dies", count, once, "`fit` raises the error of the `DataLoader`")
 
@@ -133,6 +133,6 @@ def raising_callback(judge: Judge, count: int) -> Row:
             if epoch.number == number:
                 raise RuntimeError("of the callback")
 
-        return judge.struck(folder, lambda tell: train(folder, tell, callbacks=[callback]), "RuntimeError: of the callback")
+        return judge.struck(folder, lambda report: train(folder, report, callbacks=[callback]), "RuntimeError: of the callback")
 
     return repeated("A callback that raises", count, once, "`fit` raises its error; the earlier steps are saved")

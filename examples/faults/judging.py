@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.faults.children import Ended, Tell, run
+from examples.faults.children import Ended, Report, run
 from examples.faults.trainings import leftovers, newest, tensors, train
 
 
@@ -34,7 +34,7 @@ class Judge:
         """Return the digest of an undisturbed training with this data."""
         if data not in self._digests:
             folder = self.new_folder()
-            self._digests[data] = _digest(run(lambda tell: train(folder, tell, data())))
+            self._digests[data] = _digest(run(lambda report: train(folder, report, data())))
         return self._digests[data]
 
     def new_folder(self, like: Path | None = None) -> Path:
@@ -46,16 +46,16 @@ class Judge:
     def begun(self, epochs: int = 2, data: Callable[[], Any] = tensors) -> Path:
         """Return a folder with the checkpoints of the first epochs."""
         folder = self.new_folder()
-        ended = run(lambda tell: train(folder, tell, data(), epochs=epochs))
+        ended = run(lambda report: train(folder, report, data(), epochs=epochs))
         if ended.code:
             raise RuntimeError(ended.error)
         return folder
 
     def losses_again(self, folder: Path, data: Callable[[], Any] = tensors) -> list[str]:
         """Repeat the call, and describe its differences from the undisturbed training."""
-        return difference(run(lambda tell: train(folder, tell, data())), self.expected(data))
+        return difference(run(lambda report: train(folder, report, data())), self.expected(data))
 
-    def struck(self, folder: Path, work: Callable[[Tell], Any], error: str, data: Callable[[], Any] = tensors) -> list[str]:
+    def struck(self, folder: Path, work: Callable[[Report], Any], error: str, data: Callable[[], Any] = tensors) -> list[str]:
         """Train in a folder with a fault, which must end with an error, and then without it; describe losses."""
         known = newest(folder) or 0
         return losses(folder, run(work), error, known) + self.losses_again(folder, data)
@@ -63,7 +63,7 @@ class Judge:
 
 def losses(folder: Path, ended: Ended, error: str, known: int = 0) -> list[str]:
     """Describe what a fault broke: a saved step was lost, the error does not match ``error``, or temporary files are left."""
-    known, kept = max([known, *map(int, ended.told("saved"))]), newest(folder) or 0
+    known, kept = max([known, *map(int, ended.reported("saved"))]), newest(folder) or 0
     found = [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
     found += [f"it ended with {ended.error or 'no error'!r}, not with {error!r}"] * (not re.search(error, ended.error))
     return found + [f"it left {', '.join(leftovers(folder))}"] * bool(leftovers(folder))
@@ -79,5 +79,5 @@ def difference(ended: Ended, expected: str) -> list[str]:
 def _digest(ended: Ended) -> str:
     if ended.code:
         raise RuntimeError(f"the undisturbed training ended with {ended.error or ended.code}")
-    (found,) = ended.told("digest")
+    (found,) = ended.reported("digest")
     return found

@@ -33,7 +33,7 @@ class Chain:
         """Check the state after a kill."""
         self.kills += 1
         self.torn += bool(leftovers(folder))
-        self.known = max([self.known, *map(int, ended.told("saved"))])
+        self.known = max([self.known, *map(int, ended.reported("saved"))])
         kept = newest(folder) or 0
         self.lost += [f"step {self.known} was saved, the newest checkpoint is {kept}"] * (kept < self.known)
 
@@ -43,7 +43,7 @@ def chain(judge: Judge, most: int, data: Callable[[], Any] = tensors, *, backgro
     found, folder, children = Chain(), judge.new_folder(), []
     expected = judge.expected(data)
     while True:
-        children.append(Child(lambda tell: train(folder, tell, data(), background=background)))
+        children.append(Child(lambda report: train(folder, report, data(), background=background)))
         if found.kills < most:
             time.sleep(judge.random.uniform(0, judge.seconds / 2))
             children[-1].kill()

@@ -10,7 +10,7 @@ from attrs import field
 from torch.utils.data import DataLoader, TensorDataset
 
 import funcnet as fn
-from examples.faults.children import Tell
+from examples.faults.children import Report
 
 ROWS, BATCH, EPOCHS, EVERY, KEEP = 72, 8, 4, 2, 3
 STEPS = EPOCHS * ROWS // BATCH
@@ -45,20 +45,20 @@ def fresh_params() -> fn.tree.Tree:
 
 
 @fn.frozen
-class Told(fn.Checkpoints):
+class ReportingCheckpoints(fn.Checkpoints):
     """Checkpoints that report each save as soon as it is complete."""
 
-    tell: Tell = field(default=print, kw_only=True)
+    report: Report = field(default=print, kw_only=True)
 
     def save(self, step: int, tree: Any, metadata: Any = None) -> None:
         super().save(step, tree, metadata)
         if not self.background:
-            self.tell(f"saved {step}")
+            self.report(f"saved {step}")
 
 
 def train(
     folder: Path,
-    tell: Tell = print,
+    report: Report = print,
     data: Any = None,
     *,
     opt: fn.Optimizer = opt,
@@ -68,7 +68,7 @@ def train(
     background: bool = False,
 ) -> fn.Fit:
     """Train with checkpoints in a folder, from the newest one on, and report a digest of the result."""
-    checkpoints = Told(folder, KEEP, every=EVERY, background=background, tell=tell)
+    checkpoints = ReportingCheckpoints(folder, KEEP, every=EVERY, background=background, report=report)
     data, params = tensors() if data is None else data, fresh_params() if params is None else params
     options = {
         "epochs": epochs,
@@ -78,9 +78,9 @@ def train(
         "checkpoints": checkpoints,
         "progress": False,
     }
-    tell("started")
+    report("started")
     made = fn.fit(net, fn.CrossEntropy(), opt, data, batch_size=BATCH if isinstance(data, tuple) else None, **options)
-    tell(f"digest {digest(made)}")
+    report(f"digest {digest(made)}")
     return made
 
 

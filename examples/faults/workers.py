@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 import funcnet as fn
 from examples.faults import elastic
-from examples.faults.children import Child, Ended, Tell
+from examples.faults.children import Child, Ended, Report
 from examples.faults.judging import Judge
 from examples.faults.table import Row, row_of
 from funcnet import distributed
@@ -49,23 +49,23 @@ class Job:
     @property
     def digests(self) -> set[str]:
         """Return the digests of params reported by the workers that finished."""
-        return {one.told("digest")[0] for one in self.ended if one.told("digest")}
+        return {one.reported("digest")[0] for one in self.ended if one.reported("digest")}
 
 
 def job(folder: Path, act: Act = lambda rank, number: None, kill: Kill = lambda workers: None, timeout: float = TIMEOUT) -> Job:
     """Run a job to its end: a training from the newest checkpoint of the folder on."""
 
-    def work(rank: int, tell: Tell) -> None:
+    def work(rank: int, report: Report) -> None:
         def at(number: int) -> None:
-            tell(f"step {number}")
+            report(f"step {number}")
             act(rank, number)
 
-        tell(f"digest {elastic.train(folder, at=at)}")
+        report(f"digest {elastic.train(folder, at=at)}")
 
     return together(work, kill, timeout)
 
 
-def together(work: Callable[[int, Tell], object], kill: Kill = lambda workers: None, timeout: float = TIMEOUT) -> Job:
+def together(work: Callable[[int, Report], object], kill: Kill = lambda workers: None, timeout: float = TIMEOUT) -> Job:
     """Run a function on workers in a common group."""
     with tempfile.TemporaryDirectory() as meeting:
         Path(meeting).chmod(0o777)
@@ -80,14 +80,14 @@ def together(work: Callable[[int, Tell], object], kill: Kill = lambda workers: N
         return Job(ended, time.monotonic() - began)
 
 
-def _meeting(rank: int, store: str, work: Callable[[int, Tell], object], timeout: float) -> Callable[[Tell], None]:
-    def run(tell: Tell) -> None:
+def _meeting(rank: int, store: str, work: Callable[[int, Report], object], timeout: float) -> Callable[[Report], None]:
+    def run(report: Report) -> None:
         torch.set_num_threads(1)
         given: dict[str, Any] = {"rank": rank, "world_size": SIZE, "timeout": timedelta(seconds=timeout)}
         dist.init_process_group("gloo", init_method=f"file://{store}", **given)
         if not rank:
             Path(store).chmod(0o666)  # one worker becomes another user
-        work(rank, tell)
+        work(rank, report)
 
     return run
 
@@ -100,7 +100,7 @@ def _losses(folder: Path, found: Job, error: str, lost: set[int], expected: set[
         if rank not in lost and not re.search(error, one.error)
     ]
     said += [f"it took {found.seconds:.0f} s to end"] * (found.seconds > 2 * TIMEOUT)
-    steps = [int(step) for one in found.ended for step in one.told("step")]
+    steps = [int(step) for one in found.ended for step in one.reported("step")]
     known, kept = max(steps, default=0) // elastic.EVERY * elastic.EVERY, distributed.Checkpoints(folder).latest() or 0
     said += [f"step {known} was saved, the newest checkpoint is {kept}"] * (kept < known)
     return said + _again(folder, expected)
@@ -166,7 +166,7 @@ def other_params(judge: Judge, count: int) -> Row:
 
     def once() -> list[str]:
         rank = judge.random.randrange(1, SIZE)
-        found = together(lambda here, tell: _other_params(is_other=here == rank)).ended
+        found = together(lambda here, report: _other_params(is_other=here == rank)).ended
         rule = rf"ValueError: data_parallel: .*'0\.bias' differs.* on rank {rank} than on rank 0"
         return [f"it ended with {one.error!r}" for one in found if not re.search(rule, one.error)]
 

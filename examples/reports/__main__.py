@@ -78,8 +78,8 @@ def run(names: Sequence[str], arguments: Sequence[str]) -> list[str]:
 
 def processor() -> str:
     """Return the name of the processor, if the system reports it."""
-    told = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(), re.MULTILINE) if told.exists() else None
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 

@@ -30,7 +30,7 @@ def parts(experiment: Experiment, seed: int) -> dict[str, float]:
         began = time.perf_counter()
         theirs([batch])
         row["torch.nn"] = time.perf_counter() - began
-        for name, seconds in row.items() if i >= 20 else ():  # the first ones are the warm-up
+        for name, seconds in row.items() if i >= 20 else ():  # the first rounds are the warm-up
             columns[name].append(seconds * 1e6)
     return {name: statistics.median(column) for name, column in columns.items()}
 
@@ -83,9 +83,9 @@ def owed(paper: Paper, experiments: Sequence[Experiment]) -> None:
     spent = {e.name: [paper.seconds(e.name, framework) for framework in FRAMEWORKS] for e in experiments}
     ratios = {name: float(ratio(*pair)) for name, pair in spent.items() if all(pair)}
     low = [f"{name} ({value})" for name, value in ratios.items() if value < 2]
-    told = f"It misses this goal for {'; '.join(low)}" if low else "It reaches this goal for every net"
+    verdict = f"It misses this goal for {'; '.join(low)}" if low else "It reaches this goal for every net"
     if ratios:
-        paper.say(f"funcnet should take at most half of torch.nn's seconds, a ratio of 2. {told}.")
+        paper.say(f"funcnet should take at most half of torch.nn's seconds, a ratio of 2. {verdict}.")
     table(paper, experiments)
 
 

@@ -295,10 +295,10 @@ def table_of_members(paper: Paper) -> None:
     header = ["loss", "what", "seconds", "in runs of funcnet alone", "in runs of torch.nn alone", "seconds to compile"]
     paper.table(f"{TOGETHER} runs at once: training with momentum, in turns by epochs, on one thread", header, rows)
     gaps = {dtype: max(agreement(options, loss, dtype) for loss in LOSSES) for dtype in (torch.float32, torch.float64)}
-    told = " and ".join(f"{gap:.1e} in {str(dtype).removeprefix('torch.')}" for dtype, gap in gaps.items())
+    most = " and ".join(f"{gap:.1e} in {str(dtype).removeprefix('torch.')}" for dtype, gap in gaps.items())
     paper.say(
         " ".join(
-            [*verdicts, f"After an epoch no weight of a member differs from that of the net trained alone by more than {told}."]
+            [*verdicts, f"After an epoch no weight of a member differs from that of the net trained alone by more than {most}."]
         )
     )
 
@@ -309,10 +309,10 @@ def _in_singles(seconds: float, three: dict[str, float]) -> list[str]:
 
 def _verdict(loss: str, taken: dict[str, float], three: dict[str, float], accuracies: Sequence[float]) -> str:
     """Describe the training time of the members and its lower limit."""
-    told = [f"{'less' if taken['ensemble'] < three[f] else 'more'} than three of {f} alone" for f in FRAMEWORKS]
+    times = [f"{'less' if taken['ensemble'] < three[f] else 'more'} than three of {f} alone" for f in FRAMEWORKS]
     return (
-        f"{loss}: {TOGETHER} runs at once take {told[0]} and {told[1]}. Their kernels alone, called one after the other without "
-        f"a loss and with nothing around them, take the time of {SINGLES * taken['kernels'] / three['funcnet']:.2f} runs of "
+        f"{loss}: {TOGETHER} runs at once take {times[0]} and {times[1]}. Only their kernels, called in order without a loss, "
+        f"take the time of {SINGLES * taken['kernels'] / three['funcnet']:.2f} runs of "
         f"funcnet. The members' test accuracy is {mean(accuracies, 2, 100)} %."
     )
 

@@ -23,7 +23,7 @@ from examples.scale.costs import STRATEGIES, Cost, Net, step_cost
 
 DEVICES = (8, 16, 32, 64, 128, 256, 512, 1024)
 CHECKED = ("bigmlp", "gpt")
-COLOURS = dict(zip(STRATEGIES, ("tab:grey", "tab:blue", "tab:red", "tab:orange", "tab:green"), strict=True))
+COLOURS: dict[str, str] = dict(zip(STRATEGIES, ("tab:grey", "tab:blue", "tab:red", "tab:orange", "tab:green"), strict=True))
 
 HEAD = """# From 8 to 1024 devices: a simulation
 
@@ -155,13 +155,13 @@ def _labels(axes: Any, costs: dict[str, list[Cost]]) -> None:
     for name in sorted(last, key=lambda name: last[name]):
         y = max(y + 5.5, last[name])
         held = costs[name][-1].memory
-        told = name if held <= inputs.CLUSTER.memory else f"{name}, {held / 1e9:.0f} GB: does not fit"
-        axes.annotate(told, (DEVICES[-1], y), xytext=(9, 0), annotation_clip=False, **_beside(COLOURS[name]))
+        label = name if held <= inputs.CLUSTER.memory else f"{name}, {held / 1e9:.0f} GB: does not fit"
+        axes.annotate(label, (DEVICES[-1], y), xytext=(9, 0), annotation_clip=False, **_beside(COLOURS[name]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, measure the inputs of the check, and write the page and the plot."""
-    parser = argparse.ArgumentParser("python -m examples.scale.simulation", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser("python -m examples.scale.simulation", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/scale"), help="folder for the page and the plot (out/scale)")
     parser.add_argument("--count", type=int, default=30, help="number of steps and all-reduces to measure (30)")
     parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="measure on this machine (yes)")

@@ -35,7 +35,7 @@ def mlp(
 
         y = Lₙ a(... a(L₁ x))        L a Linear, a the activation
 
-    The gradients are those of the layers, in reverse order.
+    The backward pass calls the ``vjp`` of the layers in reverse order.
 
     Args:
         sizes: Number of input features (``None`` to infer it with ``infer_sizes``), then the number of output features of each

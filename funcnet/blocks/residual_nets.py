@@ -77,7 +77,7 @@ def resnet_bottleneck(
         ValueError: If a number is below 1.
 
     References:
-        He et al. 2016, figure 5, right; torchvision for the place of the stride.
+        He et al. 2016, figure 5, right; torchvision for the position of the stride.
 
     >>> import torch
     >>> block = resnet_bottleneck(4, 2)

@@ -52,8 +52,7 @@ def transformer_encoder_block(
             ``qk_norm``, ``window``, ``initializer``.
 
     Shape:
-        x (N, length, embed_dim), or (x, mask) with a mask like that of ``padding_mask``, (N, 1, 1, length) → y (N, length,
-        embed_dim)
+        x (N, length, embed_dim), or (x, mask) with a mask from ``padding_mask``, (N, 1, 1, length) → y (N, length, embed_dim)
 
     Returns:
         A ``TransformerBlock``.

@@ -31,17 +31,17 @@ def add_lora(
 ) -> tuple[Layer, Params]:
     """Add low-rank adapters to the layers of a trained net, and their params to its params.
 
-        y = f(w, x) → f(w + (alpha / rank) b a, x)      a drawn, b = 0 at first
+        y = f(w, x) → f(w + (alpha / rank) b a, x)      a random, b = 0 at first
 
-    The adapted net predicts the same at first. Params of layers without an adapter still train; ``freeze`` those that should not.
-    ``merge_lora`` is the inverse.
+    The adapted net predicts the same at first. Params of layers without an adapter still train; ``freeze`` the layers that should
+    not. ``merge_lora`` is the inverse.
 
     Args:
         net: The net.
         params: Its params.
-        rank: Rank of the change of each weight.
-        rng: A key or an int seed, from which each ``lora_A`` is drawn.
-        alpha: The change is multiplied by alpha / rank. By default alpha = rank.
+        rank: Rank of the update of each weight.
+        rng: A key or an int seed, for the random ``lora_A``.
+        alpha: The update is multiplied by alpha / rank. By default alpha = rank.
         where: A function of path and layer that chooses the layers to adapt. By default each ``Linear``.
 
     Returns:
@@ -49,7 +49,7 @@ def add_lora(
 
     Raises:
         ValueError: If a chosen layer has no ``weight`` of at least two axes.
-        LookupError: If ``params`` lack the weight of such a layer.
+        LookupError: If ``params`` lack the weight of a chosen layer.
 
     References:
         Hu et al. 2022, section 4.1.
@@ -80,12 +80,12 @@ def _adapters(net: Layer) -> list[str]:
 
 @adds_location("merge_lora")
 def merge_lora(net: Layer, params: Params) -> tuple[Layer, Params]:
-    """Remove the adapters of a net, and add their changes to its weights.
+    """Remove the adapters of a net, and add their updates to its weights.
 
         w' = w + (alpha / rank) b a
 
-    The merged net predicts the same, and costs no more than before ``lora``. Adapters in every combinator but ``tied`` and
-    ``parametrize`` are merged. A stochastic layer that had an adapter draws different noise than before.
+    The merged net predicts the same, and costs no more than the net without adapters. Adapters inside ``tied`` and
+    ``parametrize`` stay; all others are merged. A stochastic layer that had an adapter draws different noise than before.
 
     Args:
         net: The net.
@@ -95,18 +95,18 @@ def merge_lora(net: Layer, params: Params) -> tuple[Layer, Params]:
         The net without adapters and its params.
 
     Raises:
-        ValueError: If ``net`` is not a layer, or ``params`` are not those of the net.
+        ValueError: If ``net`` is not a layer, or ``params`` do not match the net.
 
     >>> from funcnet.combinators.sequential import serial
     >>> net = serial(lora(Linear(4, 3), 1), lora(Linear(3, 2), 1))
     >>> merge_lora(net, net.init(0))[0]
     serial(Linear(in_features=4, out_features=3), Linear(in_features=3, out_features=2))
     """
-    return _merged(require_layer("merge_lora", net), params)
+    return _merge(require_layer("merge_lora", net), params)
 
 
-def _merged(net: Layer, params: Params) -> tuple[Layer, Params]:
+def _merge(net: Layer, params: Params) -> tuple[Layer, Params]:
     if not isinstance(net, Combinator):
         return net, params
-    net, params = net.map_with_params(_merged, params)
+    net, params = net.map_with_params(_merge, params)
     return (net.layer, net.merged(params)) if isinstance(net, LoRA) else (net, params)

@@ -1,10 +1,10 @@
-"""Pooling to a given size with any layer: windows cover x evenly, and a layer reduces what each sees to one number.
+"""Pooling to a given size with any layer: windows cover x evenly, and a layer reduces each to one number.
 
     y[t]   = f(x[i], i in W[t])              f reduces the last axis
     gx[i]  = Σ g[t, i] over i in W[t]        g[t] = gradient of f at window t, from gy[t]
 
-This holds for each row and channel. With T windows on a length L, W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉ along each
-axis. Its elements are one axis.
+The formulas hold for each row and channel. With T windows over a length L, W[t] contains the indices ⌊t L / T⌋ ≤ i < ⌈(t + 1) L /
+T⌉ along each axis. The layer gets the elements of a window along one axis.
 """
 
 import itertools
@@ -35,23 +35,23 @@ class _EachWindow(Shared):
 
 @frozen
 class _AdaptivePool(Reduced):
-    """Windows of different sizes that cover x as evenly as possible, reduced one after the other."""
+    """Base of poolings with windows that cover x as evenly as possible, reduced one after the other."""
 
     layer: Layer = field(validator=layers_only)
     output_size: int | tuple[int | None, ...] | None = field(converter=hashable, validator=output_sizes)
-    _each: "_EachWindow" = field(init=False, eq=False)  # made here, since compiled code cannot make values
+    _each: "_EachWindow" = field(init=False, eq=False)  # built here: compiled code cannot build values
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_each", _EachWindow(self.layer))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Any]:
-        seen, shape = self._seen(x)
+        seen, shape = self._extract_windows(x)
         with errors_at(self, ""):
             ys, cache = self._each.apply(params, seen, rng)
         return self._joined(ys, seen, shape), (cache, tuple(x.shape), shape)
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
-        seen, shape = self._seen(x)
+        seen, shape = self._extract_windows(x)
         with errors_at(self, ""):
             ys = self._each(params, seen, rng)
         return self._joined(ys, seen, shape)
@@ -74,24 +74,24 @@ class _AdaptivePool(Reduced):
         with errors_at(self, ""):
             return self._each.update_stats(params, cache[0])
 
-    def _seen(self, x: Tensor) -> tuple[tuple[Tensor, ...], Shape]:
-        """Return what each window sees, (N, channels, elements), with N = 1 if x has none; and the shape of y."""
+    def _extract_windows(self, x: Tensor) -> tuple[tuple[Tensor, ...], Shape]:
+        """Return the elements of each window, (N, channels, elements), with N = 1 if x has no batch, and the shape of y."""
         rows, rule = self._rows(x), empty_complaint(x, self.axes)
         if rule:
             raise value_error(self, rule, f"x of shape {tuple(x.shape)}")
         counts, lengths = sizes_for(self, x), tuple(x.shape[-self.axes :])
         if math.prod(counts) > MANY:
-            rule = f"output_size must be at most {MANY} windows, since the layer takes them one by one"
+            rule = f"output_size must be at most {MANY} windows, since the layer reduces them one by one"
             raise value_error(self, rule, str(counts))
         seen = tuple([rows[(..., *at)].flatten(2) for at in _cells(lengths, counts)])
         return seen, (*x.shape[: x.dim() - self.axes], *counts)
 
     def _joined(self, ys: tuple[Any, ...], seen: tuple[Tensor, ...], shape: Shape) -> Tensor:
-        placed = [self._placed(y, one) for y, one in zip(ys, seen, strict=True)]
+        placed = [self._require_numbers(y, one) for y, one in zip(ys, seen, strict=True)]
         return torch.stack(placed, -1).reshape(shape)
 
     def _gathered(self, gs: tuple[Tensor, ...], shape: Shape, counts: Shape) -> Tensor:
-        """Add up the gradients of each element of x over the windows that see it."""
+        """Add up the gradients of each element of x over the windows that contain it."""
         gx = gs[0].new_zeros((*gs[0].shape[:2], *shape[-self.axes :]))
         for at, g in zip(_cells(shape[-self.axes :], counts[-self.axes :]), gs, strict=True):
             part = gx[(..., *at)]
@@ -100,7 +100,7 @@ class _AdaptivePool(Reduced):
 
 
 def _cells(lengths: Shape, counts: Shape) -> list[Any]:
-    """Return the slices of each window, those along the last axis varying fastest."""
+    """Return the slices of each window; the window along the last axis varies fastest."""
     along = [
         [slice(t * n // count, -(-(t + 1) * n // count)) for t in range(count)] for n, count in zip(lengths, counts, strict=True)
     ]
@@ -111,12 +111,12 @@ def _cells(lengths: Shape, counts: Shape) -> list[Any]:
 class AdaptivePool1d(_AdaptivePool):
     """Reduce each of ``output_size`` windows that cover a sequence evenly with a layer.
 
-        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉
+        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t]: ⌊t L / T⌋ ≤ i < ⌈(t + 1) L / T⌉
         gx[i] = Σ g[t, i] over i in W[t]     g[t] = gradient of f at window t, from gy[t]
 
-    for T windows on a length L. The windows are those of ``AdaptiveAvgPool1d``. Their sizes differ if T does not divide L, so
-    the layer sees one window after the other, as in ``shared``: (N, channels, elements), of which it reduces the last axis. For
-    means and maxima of many windows there are faster layers.
+    T is the number of windows and L the length. The windows are the same as in ``AdaptiveAvgPool1d``. Their sizes differ if T
+    does not divide L. The layer is therefore applied to one window after the other, as in ``shared``: it gets (N, channels,
+    elements), and reduces the last axis. For means and maxima of many windows the dedicated layers are faster.
 
     Args:
         layer: The layer f, which reduces the last axis.
@@ -126,10 +126,10 @@ class AdaptivePool1d(_AdaptivePool):
         x (N, channels, length) → y (N, channels, output_size), each with or without N.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's for each window, and the shapes of x and y.
+        The layer's cache for each window, and the shapes of x and y.
 
     Raises:
         ValueError: If the layer does not reduce exactly the last axis, or x has an empty axis other than the batch.
@@ -150,12 +150,12 @@ class AdaptivePool1d(_AdaptivePool):
 class AdaptivePool2d(_AdaptivePool):
     """Reduce each of ``output_size`` windows that cover an image evenly with a layer.
 
-        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉
+        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t]: ⌊t L / T⌋ ≤ i < ⌈(t + 1) L / T⌉
         gx[i] = Σ g[t, i] over i in W[t]     g[t] = gradient of f at window t, from gy[t]
 
-    for T windows on a length L along each axis. The windows are those of ``AdaptiveAvgPool2d``. Their sizes differ if T does not
-    divide L, so the layer sees one window after the other, as in ``shared``: (N, channels, elements), of which it reduces the
-    last axis. For means and maxima of many windows there are faster layers.
+    T is the number of windows and L the length along each axis. The windows are the same as in ``AdaptiveAvgPool2d``. Their sizes
+    differ if T does not divide L. The layer is therefore applied to one window after the other, as in ``shared``: it gets (N,
+    channels, elements), and reduces the last axis. For means and maxima of many windows the dedicated layers are faster.
 
     Args:
         layer: The layer f, which reduces the last axis.
@@ -165,10 +165,10 @@ class AdaptivePool2d(_AdaptivePool):
         x (N, channels, height, width) → y (N, channels, *output_size), each with or without N.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's for each window, and the shapes of x and y.
+        The layer's cache for each window, and the shapes of x and y.
 
     Raises:
         ValueError: If the layer does not reduce exactly the last axis, or x has an empty axis other than the batch.
@@ -189,12 +189,12 @@ class AdaptivePool2d(_AdaptivePool):
 class AdaptivePool3d(_AdaptivePool):
     """Reduce each of ``output_size`` windows that cover a volume evenly with a layer.
 
-        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t] runs from ⌊t L / T⌋ to before ⌈(t + 1) L / T⌉
+        y[t]  = f(x[i], i in W[t])           f reduces the last axis; W[t]: ⌊t L / T⌋ ≤ i < ⌈(t + 1) L / T⌉
         gx[i] = Σ g[t, i] over i in W[t]     g[t] = gradient of f at window t, from gy[t]
 
-    for T windows on a length L along each axis. The windows are those of ``AdaptiveAvgPool3d``. Their sizes differ if T does not
-    divide L, so the layer sees one window after the other, as in ``shared``: (N, channels, elements), of which it reduces the
-    last axis. For means and maxima of many windows there are faster layers.
+    T is the number of windows and L the length along each axis. The windows are the same as in ``AdaptiveAvgPool3d``. Their sizes
+    differ if T does not divide L. The layer is therefore applied to one window after the other, as in ``shared``: it gets (N,
+    channels, elements), and reduces the last axis. For means and maxima of many windows the dedicated layers are faster.
 
     Args:
         layer: The layer f, which reduces the last axis.
@@ -204,10 +204,10 @@ class AdaptivePool3d(_AdaptivePool):
         x (N, channels, depth, height, width) → y (N, channels, *output_size), each with or without N.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's for each window, and the shapes of x and y.
+        The layer's cache for each window, and the shapes of x and y.
 
     Raises:
         ValueError: If the layer does not reduce exactly the last axis, or x has an empty axis other than the batch.

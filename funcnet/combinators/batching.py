@@ -1,19 +1,21 @@
-"""Members: how the n members of an ensemble run at once, with kernels that take all members if there are any, else with ``vmap``.
+"""Run the n members of an ensemble at once: with kernels for all members where they exist, else with ``vmap``.
 
     Linear       y[i] = x[i] w[i]ᵀ + b[i]      gw[i] = gy[i]ᵀ x[i]      gb[i] = Σ gy[i], over rows      gx[i] = gy[i] w[i]
                  with one x for all, and the w[i] stacked in W:  y = x Wᵀ,  gW = gyᵀ x,  Σ gx[i] = gy W
-    activations  treat the elements of all members like those of one
+    activations  one call for the elements of all members
     Serial       one layer after the other
     LSTM         one member after the other; also other recurrent nets, attention and pooling of large x
 
-The products are computed as w[i] x[i]ᵀ, which stores the rows of one feature next to each other: 20 products of 25×25 by 25×100
-take MKL 31 µs this way, and 43 in the order of a Linear. A step of 20 nets 2-25-25-25-2 takes four times as long as that of one
-net, and 22 times with ``vmap``.
+The products are computed as w[i] x[i]ᵀ, which stores the rows of one feature next to each other: with MKL, 20 products of 25×25
+by 25×100 take 31 µs this way, and 43 µs in the order of a Linear. A step of 20 nets 2-25-25-25-2 takes four times as long as a
+step of one net, and 22 times as long with ``vmap``.
 
-``vmap`` replaces kernels that it cannot batch with slower ones. Forward and backward of 10 members, in ms, with ``vmap`` and one
-after the other: an LSTM of 32 steps of 16×16 to 32 takes 13 and 6, of 64 steps of 32×64 to 128 308 and 93; a GRU of this size 235
-and 161, of 16 steps of 8×8 to 16 4 and 8; attention of 8×64×128 56 and 31, of 4×6×8 1.0 and 1.3; MaxPool2d of 64×16×28×28 55
-and 15.
+``vmap`` replaces kernels that it cannot batch. Forward and backward of 10 members, in ms, with ``vmap`` and one after the other:
+
+    LSTM, 32 steps of 16×16 to 32     13     6        LSTM, 64 steps of 32×64 to 128    308    93
+    GRU, 16 steps of 8×8 to 16         4     8        GRU, 64 steps of 32×64 to 128     235   161
+    attention, 4×6×8                 1.0   1.3        attention, 8×64×128                56    31
+    MaxPool2d, 64×16×28×28            55    15
 """
 
 from collections.abc import Callable, Iterator
@@ -72,7 +74,7 @@ class Linears(Members):
         y[i] = x[i] w[i]ᵀ + b[i]      gw[i] = gy[i]ᵀ x[i]      gb[i] = Σ gy[i], over rows      gx[i] = gy[i] w[i]
 
     Params:
-        The Linear's, every leaf with a first axis of n.
+        The Linear's params, every leaf with a first axis of n.
 
     Cache:
         ``x``, not copied.
@@ -103,7 +105,7 @@ class Linears(Members):
         g = self._gradient(gy, x)
         if self.shared:
             x2 = x.reshape(-1, x.shape[-1])
-            gw = linear.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # 2 columns take 11 µs, with mm 35
+            gw = linear.linear(g.flatten(0, 1), x2.t().contiguous()).view(w.shape)  # 2 columns take 11 µs, and 35 with mm
         else:
             gw = torch.bmm(g, self._rows(x))
         return {"weight": gw, "bias": g.sum(2)} if self.layer.bias else {"weight": gw}
@@ -128,14 +130,14 @@ class Linears(Members):
         return w, b
 
     def _weight(self, params: Params, x: Tensor) -> Tensor:
-        """Return the weights of all members, after checking what kernels accept: other shapes, and meta tensors with others."""
+        """Return the weights of all members, after checking shape and device, which kernels do not check."""
         w: Tensor = params["weight"]
         if w.shape != (self.n, self.layer.out_features, self.layer.in_features) or w.is_cpu is not x.is_cpu:
             raise Misfit
         return w
 
     def _gradient(self, gy: Tensor, x: Tensor) -> Tensor:
-        """Return gy as the products need it, (n, out, rows)."""
+        """Return gy as (n, out, rows), the layout for the products."""
         rows = (self.n, *x.shape[:-1]) if self.shared else x.shape[:-1]
         return self._rows(check_gy(self, gy, (*rows, self.layer.out_features), x)).mT
 
@@ -148,10 +150,10 @@ class Mapped(Members):
     """Any layer for n members at once, with ``vmap``.
 
     Params:
-        The layer's, every leaf with a first axis of n.
+        The layer's params, every leaf with a first axis of n.
 
     Cache:
-        The layer's, every tensor with a first axis of n.
+        The layer's cache, every tensor with a first axis of n.
 
     Raises:
         ValueError: If the first axis of params, or of an x that is not shared, is not n.
@@ -210,13 +212,13 @@ class Mapped(Members):
 
 @frozen
 class Looped(Members):
-    """A layer for n members: one after the other in eager mode if x has at least ``least`` numbers for each, else with ``vmap``.
+    """A layer for n members: one after the other in eager mode if each x has at least ``least`` numbers, else with ``vmap``.
 
     Params:
-        The layer's, every leaf with a first axis of n.
+        The layer's params, every leaf with a first axis of n.
 
     Cache:
-        A dict: under ``"each"`` a tuple of the members' caches, or under ``"all"`` that of ``Mapped``.
+        A dict: under ``"each"`` a tuple of the members' caches, or under ``"all"`` the cache of ``Mapped``.
 
     Raises:
         ValueError: If the first axis of params is not n.
@@ -242,12 +244,12 @@ class Looped(Members):
             y, cache = self.all.apply(params, x, rng)
             return y, {"all": cache}
         each = [self.all.layer.apply(*one) for one in self._arguments(params, x, rng)]
-        return _stacked([y for y, _ in each]), {"each": tuple([cache for _, cache in each])}
+        return _stack([y for y, _ in each]), {"each": tuple([cache for _, cache in each])}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         if not self._is_looped(x):
             return self.all(params, x, rng)
-        return _stacked([self.all.layer(*one) for one in self._arguments(params, x, rng)])
+        return _stack([self.all.layer(*one) for one in self._arguments(params, x, rng)])
 
     def _is_looped(self, x: Any) -> bool:
         numbers = max([leaf.numel() for leaf in tree.leaves(x)], default=0)
@@ -283,16 +285,16 @@ class Looped(Members):
         if "all" in cache:
             return self.all.update_stats(params, cache["all"])
         update = self.all.layer.update_stats
-        made: Params = _stacked([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
+        made: Params = _stack([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
         return made
 
     def _back(self, f: Callable[..., Any], params: Params, cache: Cache, gy: Any) -> Any:
-        return _stacked([f(_member(params, i), one, _member(gy, i)) for i, one in enumerate(cache["each"])])
+        return _stack([f(_member(params, i), one, _member(gy, i)) for i, one in enumerate(cache["each"])])
 
 
 def _member(values: Tree, i: int) -> Tree:
     return tree.map(lambda leaf: leaf[i], values)
 
 
-def _stacked(values: list[Tree]) -> Tree:
+def _stack(values: list[Tree]) -> Tree:
     return tree.map(lambda *leaves: torch.stack(leaves), *values)

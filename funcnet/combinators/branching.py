@@ -1,4 +1,4 @@
-"""Branching: layers side by side, on one input or on one input each.
+"""Branching: layers side by side, with one common input or one input each.
 
     parallel   y = (f₁(x₁), ..., fₙ(xₙ))      gx = (g₁, ..., gₙ)
     branch     y = m(f₁(x), ..., fₙ(x))       gx = g₁ + ... + gₙ      m = merge; without it y is the tuple
@@ -38,7 +38,7 @@ class Branching(Combinator):
         one_input: Whether all layers get the same x; otherwise x is a tuple with one entry per layer.
 
     Params:
-        A tuple with one entry per layer, then that of ``merge``, if given.
+        A tuple with one entry per layer, then the params of ``merge``, if given.
 
     Cache:
         A tuple in the same order.
@@ -63,7 +63,7 @@ class Branching(Combinator):
         return "residual" if self._is_residual() else "branch" if self.one_input else "parallel"
 
     def _is_residual(self) -> bool:
-        """Tell whether this is a residual; compare ``merge`` by repr, since a stand-in for a layer has the repr of that layer."""
+        """Return whether this is a residual; ``merge`` is compared by repr, since a stand-in has the repr of its layer."""
         return self.one_input and len(self.layers) == 2 and repr(self.merge) == repr(_SUM)
 
     def location(self, name: Any) -> str:
@@ -84,7 +84,7 @@ class Branching(Combinator):
         return [wire for name in names for wire in ((None, name), (name, merge))] + [(merge, None)]
 
     def entries(self, params: Params) -> Any:
-        """Return the entries. A tuple of the right length takes the short way, since every step asks."""
+        """Return the entries. A tuple of the right length is returned directly, since every step calls this."""
         count = len(self.layers) + (self.merge is not None)
         return params if type(params) is tuple and len(params) == count else super().entries(params)
 
@@ -120,13 +120,13 @@ class Branching(Combinator):
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         entries = self.entries(params)
-        merged, gys = self._unmerged(entries, cache, gy)
+        merged, gys = self._unmerge(entries, cache, gy)
         pairs = self._back("vjp", entries, cache, gys)
         return (*[gp for gp, _ in pairs], *merged), self._gathered([gx for _, gx in pairs])
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         entries = self.entries(params)
-        merged, gys = self._unmerged(entries, cache, gy)
+        merged, gys = self._unmerge(entries, cache, gy)
         return (*self._back("grads", entries, cache, gys), *merged)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -137,7 +137,7 @@ class Branching(Combinator):
         return self._gathered(self._back("input_grad", entries, cache, gy))
 
     def unchecked(self, params: Params, cache: Cache) -> Unchecked | None:
-        """Return the verbs of a residual without checks, ``None`` for other branches, which are rare in nets of small layers.
+        """Return the verbs of a residual without checks; ``None`` for other branches, which are rare in nets of small layers.
 
         ``merge`` must be exactly an ``Add``: a stand-in has the same repr but overrides the verbs.
         """
@@ -146,8 +146,8 @@ class Branching(Combinator):
         f, s = [layer.unchecked(p, c) for layer, p, c in zip(self.layers, params[:2], cache[:2], strict=True)]
         return None if f is None or s is None else _unchecked_residual(f, s)
 
-    def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Grads], Any]:
-        """Go back through ``merge``: return the gradients of its params, as a list of one or none, and of the layers' outputs."""
+    def _unmerge(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Grads], Any]:
+        """Go back through ``merge``: return the gradients of its params, as a list of at most one, and of the layers' outputs."""
         if self.merge is None:
             return [], gy
         with errors_at(self, len(self.layers)):
@@ -188,7 +188,7 @@ class Branching(Combinator):
 
 
 def _unchecked_residual(f: Unchecked, s: Unchecked) -> Unchecked:
-    """Join the unchecked verbs of both branches; the cache of the sum is the one that ``Add`` makes."""
+    """Join the unchecked verbs of both branches; the cache of the sum is the same as in ``Add``."""
 
     def apply(params: Params, x: Any) -> tuple[Any, Cache]:
         (one, kept), (other, kept_too) = f.apply(params[0], x), s.apply(params[1], x)
@@ -248,7 +248,7 @@ def branch(*layers: Layer, merge: Layer | None = None) -> Branching:
         merge: A layer that takes a tuple, such as ``Add()`` or ``Concat(-1)``. By default y is the tuple of outputs.
 
     Params:
-        A tuple with one entry per layer, then that of ``merge``, if given.
+        A tuple with one entry per layer, then the params of ``merge``, if given.
 
     Cache:
         A tuple in the same order.
@@ -279,7 +279,7 @@ def residual(layer: Layer, shortcut: Layer = Identity()) -> Branching:  # noqa: 
         shortcut: The layer s, for example a 1x1 convolution if f changes the channels. Default: ``Identity()``.
 
     Params:
-        A tuple of three: of ``layer``, of ``shortcut``, and ``{}`` for the sum.
+        A tuple of three: the params of ``layer``, the params of ``shortcut``, and ``{}`` for the sum.
 
     Cache:
         A tuple in the same order.

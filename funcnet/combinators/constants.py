@@ -3,7 +3,7 @@
     keep_constants          (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)       gx from f, gcᵢ = gcᵢ from f + gradient of the output cᵢ
     serial_with_constants   xᵢ = fᵢ(xᵢ₋₁, c₁, ...), y = xₙ                gx = g₀, gc = Σ over the layers, last to first
 
-An x that is not a tuple has no constants.
+If x is not a tuple, there are no constants.
 """
 
 from itertools import pairwise
@@ -21,7 +21,7 @@ from funcnet.wrapper import Wrapper
 
 @frozen
 class _Kept(Wrapper):
-    """A layer whose input tuple, after its first entry, is appended to its output; adds no notes to errors."""
+    """A layer that appends the constants, all entries of its input after the first, to its output; adds no notes to errors."""
 
     label = "keep_constants"
     computes = False
@@ -30,38 +30,39 @@ class _Kept(Wrapper):
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         y, cache = self.layer.apply(params, x, rng)
-        return _followed(y, x), cache
+        return _append_constants(y, x), cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        return _followed(self.layer(params, x, rng), x)
+        return _append_constants(self.layer(params, x, rng), x)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.layer.vjp(params, cache, _first(gy))
-        return gparams, self._with_later(gx, gy)
+        return gparams, self._add_later_grads(gx, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.layer.grads(params, cache, _first(gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._with_later(self.layer.input_grad(params, cache, _first(gy)), gy)
+        return self._add_later_grads(self.layer.input_grad(params, cache, _first(gy)), gy)
 
-    def _with_later(self, gx: Any, gy: Any) -> Any:
+    def _add_later_grads(self, gx: Any, gy: Any) -> Any:
         """Add the gradients of the constants from later layers to those from this one."""
         if not isinstance(gx, tuple) and not isinstance(gy, tuple):
             return gx
         if not isinstance(gx, tuple) or not isinstance(gy, tuple) or len(gx) != len(gy):
-            raise value_error("keep_constants", "gy must be a tuple with as many entries as x, or no tuple if x is none", gy)
+            rule = "gy must be a tuple with as many entries as x if x is a tuple, and no tuple otherwise"
+            raise value_error("keep_constants", rule, gy)
         pairs = zip(gx[1:], gy[1:], strict=True)
         return (gx[0], *[add_gradients("keep_constants", one, later) for one, later in pairs])
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         layer, y = self.layer.infer(x)
-        return self.replace(layer=layer), _followed(y, x)
+        return self.replace(layer=layer), _append_constants(y, x)
 
 
 @frozen
 class KeepConstants(_Kept):
-    """A layer whose input tuple, after its first entry, is appended to its output; made by ``keep_constants``.
+    """A layer that appends the constants, all entries of its input after the first, to its output; made by ``keep_constants``.
 
         (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)      gcᵢ = gcᵢ from f + gradient of the output cᵢ
 
@@ -69,10 +70,10 @@ class KeepConstants(_Kept):
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
 
     Raises:
         ValueError: If x is a tuple and gy is not one of the same length.
@@ -108,7 +109,7 @@ class KeepConstants(_Kept):
         return f"keep_constants({self.layer!r})"
 
 
-def _followed(y: Any, x: Any) -> Any:
+def _append_constants(y: Any, x: Any) -> Any:
     return (y, *x[1:]) if isinstance(x, tuple) else y
 
 
@@ -117,22 +118,22 @@ def _first(gy: Any) -> Any:
 
 
 def keep_constants(layer: Layer) -> KeepConstants:
-    """Give a layer the tuple (x, c₁, c₂, ...), and append the constants c₁, c₂, ... to its output.
+    """Apply a layer to the tuple (x, c₁, c₂, ...), and append the constants c₁, c₂, ... to its output.
 
         (y, c₁, ...) = (f(x, c₁, ...), c₁, ...)
         gx from f.vjp(gy)      gcᵢ = gcᵢ from f.vjp(gy) + gradient of the output cᵢ
 
-    Layers in series then all see the same constants, such as a mask: ``serial(repeat(keep_constants(f), n), Select(0))``. An x
-    that is not a tuple has no constants, and y is the layer's.
+    Layers in series then all see the same constants, such as a mask: ``serial(repeat(keep_constants(f), n), Select(0))``. If x is
+    not a tuple, there are no constants, and y is the layer's output.
 
     Args:
         layer: The layer f. Its params and their paths stay the same.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
 
     Raises:
         ValueError: If x is a tuple and gy is not one of the same length.
@@ -147,7 +148,7 @@ def keep_constants(layer: Layer) -> KeepConstants:
 
 @frozen
 class _Series(Serial):
-    """The layers in series, all but the last with the constants appended to their outputs."""
+    """The layers in series; all except the last append the constants to their outputs."""
 
     label = "serial_with_constants"
 
@@ -213,12 +214,12 @@ class SerialWithConstants(Combinator):
 
 
 def serial_with_constants(*layers: Layer) -> SerialWithConstants:
-    """Compose layers in series, each of which gets the output of the one before and the same constants c₁, c₂, ...
+    """Compose layers in series, each with the previous output and the same constants c₁, c₂, ... as input.
 
         xᵢ = fᵢ(xᵢ₋₁, c₁, ...),  y = xₙ
         gx = g₀,  gcⱼ = Σᵢ gradient of cⱼ from fᵢ
 
-    x is a tuple (x₀, c₁, c₂, ...), y the output of the last layer. An x that is not a tuple passes through as in ``serial``.
+    x is a tuple (x₀, c₁, c₂, ...), and y the output of the last layer. If x is not a tuple, the layers run as in ``serial``.
 
     Args:
         layers: The layers, at least one.

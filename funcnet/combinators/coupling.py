@@ -7,14 +7,14 @@
 x and y are triples of two halves and a log-determinant.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import torch
-from attrs import field
 from torch import Tensor
 
 from funcnet.checks import check_gy, floating_complaint
-from funcnet.combinator import Children, Combinator, child_key, errors_at, layers_only
+from funcnet.combinator import child_key, errors_at
+from funcnet.combinators.reversibility import Halves
 from funcnet.contract import Cache, Grads, Layer, Params, Rng, output
 from funcnet.errors import describe, value_error
 from funcnet.value import frozen
@@ -24,7 +24,7 @@ _Pair = tuple[Tensor, Tensor]
 
 
 @frozen
-class AffineCoupling(Combinator):
+class AffineCoupling(Halves):
     """Two affine couplings, one for each half of x; made by ``affine_coupling``.
 
         (s, t) = f(x₂)     y₁ = x₁ eˢ + t         (u, v) = g(y₁)     y₂ = x₂ eᵘ + v         ℓ' = ℓ + Σ s + Σ u
@@ -36,60 +36,45 @@ class AffineCoupling(Combinator):
         g: The layer from y₁ to (u, v).
 
     Params:
-        A pair, of f and of g.
+        A pair: the params of f and the params of g.
 
     Cache:
         The caches of f and g, the pairs (x₁ eˢ, eˢ) and (x₂ eᵘ, eᵘ), and the shape of ℓ.
 
     Raises:
         ValueError: If x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2,
-            or f(x2) is not a pair of tensors like x1, or g(y1) not one like x2, in shape and dtype.
+            or f(x2) or g(y1) is not a pair of tensors with the shape and dtype of x1 or x2.
     """
 
     label = "affine_coupling"
     passes_gradients_on = True
 
-    f: Layer = field(validator=layers_only)
-    g: Layer = field(validator=layers_only)
-
-    def children(self) -> Children:
-        return {"0": self.f, "1": self.g}
-
-    def with_children(self, children: Children) -> Self:
-        return self.replace(f=children["0"], g=children["1"])
-
-    def wires(self) -> list[tuple[str | None, str | None]]:
-        return [(None, "0"), (None, "1"), ("0", "1"), (None, None), ("0", None), ("1", None)]
-
-    def location(self, name: Any) -> str:
-        return f"affine_coupling, {'fg'[int(name)]}"
-
     def apply(self, params: Params, x: _Triple, rng: Rng = None) -> tuple[_Triple, Cache]:
-        (p, q), (x1, x2, log_det) = self.entries(params), _triple("x", x)
+        (p, q), (x1, x2, log_det) = self.entries(params), _require_triple("x", x)
         (s, t), cache_f = self._scale_and_shift(0, p, x2, rng, x1)
-        first = _scaled(x1, s)
+        first = _scale(x1, s)
         y1 = first[0] + t
         (u, v), cache_g = self._scale_and_shift(1, q, y1, rng, x2)
-        second = _scaled(x2, u)
+        second = _scale(x2, u)
         y = y1, second[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
         return y, (cache_f, cache_g, first, second, tuple(log_det.shape))
 
     def __call__(self, params: Params, x: _Triple, rng: Rng = None) -> _Triple:
-        (p, q), (x1, x2, log_det) = self.entries(params), _triple("x", x)
+        (p, q), (x1, x2, log_det) = self.entries(params), _require_triple("x", x)
         with errors_at(self, 0):
             found = self.f(p, x2, child_key(self.f, rng, 0))
         s, t = self._pair(0, found, x1)
-        y1 = _scaled(x1, s)[0] + t
+        y1 = _scale(x1, s)[0] + t
         with errors_at(self, 1):
             found = self.g(q, y1, child_key(self.g, rng, 1))
         u, v = self._pair(1, found, x2)
-        return y1, _scaled(x2, u)[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
+        return y1, _scale(x2, u)[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
 
     def inverse(self, params: Params, y: _Triple, rng: Rng = None) -> _Triple:
         return self.restore(params, y, rng)[0]
 
     def restore(self, params: Params, y: _Triple, rng: Rng = None) -> tuple[_Triple, Cache]:
-        (p, q), (y1, y2, log_det) = self.entries(params), _triple("y", y)
+        (p, q), (y1, y2, log_det) = self.entries(params), _require_triple("y", y)
         (u, v), cache_g = self._scale_and_shift(1, q, y1, rng, y2)
         second = y2 - v, torch.exp(u)
         x2 = second[0] / second[1]
@@ -99,31 +84,31 @@ class AffineCoupling(Combinator):
         return x, (cache_f, cache_g, first, second, tuple(log_det.shape))
 
     def vjp(self, params: Params, cache: Cache, gy: _Triple) -> tuple[Grads, _Triple]:
-        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
+        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _require_gy(cache, gy)
         with errors_at(self, 1):
-            gq, back = self.g.vjp(q, cache_g, _pulled(second, g2, k))
+            gq, back = self.g.vjp(q, cache_g, _pull_back(second, g2, k))
         h = g1 + back
         with errors_at(self, 0):
-            gp, back = self.f.vjp(p, cache_f, _pulled(first, h, k))
+            gp, back = self.f.vjp(p, cache_f, _pull_back(first, h, k))
         return (gp, gq), (h * first[1], g2 * second[1] + back, k)
 
     def grads(self, params: Params, cache: Cache, gy: _Triple) -> Grads:
-        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
+        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _require_gy(cache, gy)
         with errors_at(self, 1):
-            gq, back = self.g.vjp(q, cache_g, _pulled(second, g2, k))
+            gq, back = self.g.vjp(q, cache_g, _pull_back(second, g2, k))
         with errors_at(self, 0):
-            return self.f.grads(p, cache_f, _pulled(first, g1 + back, k)), gq
+            return self.f.grads(p, cache_f, _pull_back(first, g1 + back, k)), gq
 
     def input_grad(self, params: Params, cache: Cache, gy: _Triple) -> _Triple:
-        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
+        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _require_gy(cache, gy)
         with errors_at(self, 1):
-            h = g1 + self.g.input_grad(q, cache_g, _pulled(second, g2, k))
+            h = g1 + self.g.input_grad(q, cache_g, _pull_back(second, g2, k))
         with errors_at(self, 0):
-            back = self.f.input_grad(p, cache_f, _pulled(first, h, k))
+            back = self.f.input_grad(p, cache_f, _pull_back(first, h, k))
         return h * first[1], g2 * second[1] + back, k
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
-        x1, x2, _ = _triple("x", x)
+        x1, x2, _ = _require_triple("x", x)
         with errors_at(self, 0):
             f, _ = self.f.infer(x2)
         with errors_at(self, 1):
@@ -139,7 +124,7 @@ class AffineCoupling(Combinator):
         return self._pair(i, found, like), cache
 
     def _pair(self, i: int, pair: Any, like: Tensor) -> _Pair:
-        """Return the pair of f or g, after checking it: torch would broadcast or promote tensors unlike the transformed one."""
+        """Return the pair of f or g, after checking it: torch would broadcast other shapes and promote other dtypes."""
         right = isinstance(pair, tuple) and len(pair) == 2 and all([isinstance(one, Tensor) for one in pair])  # noqa: C419
         if not right or any([one.shape != like.shape or one.dtype is not like.dtype for one in pair]):  # noqa: C419
             rule = f"must be a pair (log_scale, shift), each with the shape and dtype of {'x2' if i else 'x1'}, {describe(like)}"
@@ -151,7 +136,7 @@ class AffineCoupling(Combinator):
         return f"affine_coupling({self.f!r}, {self.g!r})"
 
 
-def _triple(name: str, x: Any) -> _Triple:
+def _require_triple(name: str, x: Any) -> _Triple:
     """Return x or y, after checking that the third entry has the first axes of the other two."""
     if not isinstance(x, tuple) or len(x) != 3 or any([floating_complaint(one) for one in x]):  # noqa: C419 (as elsewhere)
         raise value_error("affine_coupling", f"{name} must be a tuple (x1, x2, log_det) of three floating tensors", describe(x))
@@ -162,7 +147,7 @@ def _triple(name: str, x: Any) -> _Triple:
     return x
 
 
-def _checked(cache: Cache, gy: Any) -> _Triple:
+def _require_gy(cache: Cache, gy: Any) -> _Triple:
     """Return gy, after checking that it has the shapes of y."""
     if not isinstance(gy, tuple) or len(gy) != 3:
         raise value_error("affine_coupling", "gy must be a tuple of three tensors", describe(gy))
@@ -172,18 +157,18 @@ def _checked(cache: Cache, gy: Any) -> _Triple:
     return gy
 
 
-def _scaled(x: Tensor, s: Tensor) -> _Pair:
+def _scale(x: Tensor, s: Tensor) -> _Pair:
     factor = torch.exp(s)
     return x * factor, factor
 
 
-def _pulled(half: _Pair, g: Tensor, k: Tensor) -> _Pair:
-    """Return the gradients of the log-scale and of the shift, from those of the half and of log_det."""
+def _pull_back(half: _Pair, g: Tensor, k: Tensor) -> _Pair:
+    """Return the gradients of the log-scale and of the shift, from the gradients of the half and of log_det."""
     return g * half[0] + k.reshape(*k.shape, *[1] * (g.dim() - k.dim())), g
 
 
 def _sum(s: Tensor, log_det: Tensor) -> Tensor:
-    """Sum over the axes that log_det lacks; without any, torch would sum over all."""
+    """Sum over the axes that log_det lacks. For an empty list of axes torch would sum over all."""
     axes = [*range(log_det.dim(), s.dim())]
     return torch.sum(s, axes) if axes else s
 
@@ -205,17 +190,18 @@ def affine_coupling(f: Layer, g: Layer) -> AffineCoupling:
         g: A layer from the first half to a pair (u, v), each with the shape of the second half.
 
     Shape:
-        x ((N, ...), (N, ...), (N,)) → y of the same shapes. log_det may have any number of axes; the halves start with them.
+        x ((N, ...), (N, ...), (N,)) → y of the same shapes. log_det can have any number of axes, which must be the first axes of
+        both halves.
 
     Params:
-        A pair, of f and of g.
+        A pair: the params of f and the params of g.
 
     Cache:
         The caches of f and g, the pairs (x₁ eˢ, eˢ) and (x₂ eᵘ, eᵘ), and the shape of ℓ.
 
     Raises:
         ValueError: If x is not a tuple (x1, x2, log_det) of floating tensors, log_det does not have the first axes of x1 and x2,
-            or f(x2) is not a pair of tensors like x1, or g(y1) not one like x2, in shape and dtype.
+            or f(x2) or g(y1) is not a pair of tensors with the shape and dtype of x1 or x2.
 
     References:
         Dinh, Sohl-Dickstein & Bengio 2017, eq. 4 to 8, once for each half.

@@ -1,8 +1,8 @@
-"""Custom backward rules: a layer forward, and backward a function that gets the layer's own vjp.
+"""Custom backward rules: a layer with a function of its vjp as backward pass.
 
     with_vjp(layer, rule)     y = f(p, x)      gp, gx = rule(f.vjp, x, y, gy)
 
-x and y are tensors, or trees of them. The layer is a surrogate, like those of ``gradient_rules``.
+x and y are tensors, or trees of them. The layer is a surrogate, like the layers in ``gradient_rules``.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ class WithVjp(Wrapper):
         rule: The function ``rule(vjp, x, y, gy) -> (gparams, gx)``.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, x and y, not copied.
+        The layer's cache, x and y, not copied.
 
     Raises:
         ValueError: If gy does not have the shape and dtype of y, or the rule does not return a pair whose second entry has the
@@ -82,7 +82,7 @@ class WithVjp(Wrapper):
     infer = infer_unchanged
 
     def _checked(self, x: Any, found: Any) -> tuple[Params, Any]:
-        """Return what the rule returned, after checking it: another layer would notice a wrong shape late or never."""
+        """Return the result of the rule, after checking it: other layers would notice a wrong shape late or never."""
         if type(found) is not tuple or len(found) != 2:
             raise value_error(self, "the rule must return a pair, the gradients of params and of x", describe(found))
         gx = found[1]
@@ -106,7 +106,7 @@ def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Grads, Any
 
         y = f(p, x)      gp, gx = rule(f.vjp, x, y, gy)
 
-    With ``map_layers`` one line swaps the backward rule of every layer of a kind, and the params stay the same::
+    With ``map_layers`` one line changes the backward rule of every layer of a kind, and the params stay the same::
 
         map_layers(lambda layer: with_vjp(layer, guided) if isinstance(layer, ReLU) else layer, net)
 
@@ -120,10 +120,10 @@ def with_vjp(layer: Layer, rule: Callable[[Vjp, Any, Any, Any], tuple[Grads, Any
             A function at the top level of a module pickles, compares and prints by name.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, x and y, not copied.
+        The layer's cache, x and y, not copied.
 
     Raises:
         ValueError: If, in the backward pass, the rule does not return a pair whose second entry has the shape and dtype of x.

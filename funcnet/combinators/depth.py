@@ -3,7 +3,7 @@
     x₀ = x     xᵢ, cᵢ = f.apply(p[i], xᵢ₋₁)        y  = xₙ
     gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
-i = 1 ... n numbers the copies, in a first axis of the leaves of params.
+i = 1 ... n is the number of a copy, and the index along the first axis of the leaves of params.
 """
 
 from typing import Any, Self
@@ -33,14 +33,15 @@ class Repeat(Wrapper):
         gₙ = gy    gp[i], gᵢ₋₁ = f.vjp(p[i], cᵢ, gᵢ)   gx = g₀
 
     Args:
-        layer: The layer f. If its output has the shape of x, compiled code is a loop, whose time to compile does not depend on n.
+        layer: The layer f. If its output has the shape of x, it compiles to a loop, and the time to compile does not depend on n.
         n: Number of copies.
 
     Shape:
-        As n copies in a ``serial``.
+        The same as n copies in a ``serial``.
 
     Params:
-        The layer's, every leaf with a first axis of n. Copy i draws its params and its noise with the key ``fold_in(rng, i)``.
+        The layer's params, every leaf with a first axis of n. Copy i uses the key ``fold_in(rng, i)`` for its params and its
+        noise.
 
     Cache:
         A dict with one of three entries. ``"each"``: a tuple of the copies' caches, in eager mode with ``"params"``, the params
@@ -63,7 +64,7 @@ class Repeat(Wrapper):
         made: list[Params] = []
         with errors_at(self, lambda: len(made)):
             for i in range(self.n):
-                made.append(self.layer.init(random.fold_in(rng, i)))  # noqa: PERF401 (the error says how many there are)
+                made.append(self.layer.init(random.fold_in(rng, i)))  # noqa: PERF401 (the error names the copy)
         result: Params = stack(made)
         return result
 
@@ -81,7 +82,7 @@ class Repeat(Wrapper):
             for p, key in zip(each, unstack(self.label, keys, self.n), strict=True):
                 x, cache = self.layer.apply(p, x, key)
                 caches.append(cache)
-        return x, {"each": tuple(caches), **_kept(params, each)}
+        return x, {"each": tuple(caches), **_views_to_keep(params, each)}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         keys, done = self._keys(rng), 0
@@ -117,9 +118,9 @@ class Repeat(Wrapper):
             found = looped(lambda g, p, c: (self.layer.input_grad(p, c, g), ()), gy, params, cache["all"], n=self.n, reverse=True)
             if found is not None:
                 return found[0]
-        way = Way(self, params, cache)
+        copies = ReversedCopies(self, params, cache)
         for i in reversed(range(self.n)):
-            p, c = way.at(i)
+            p, c = copies.at(i)
             with errors_at(self, i):
                 gy = self.layer.input_grad(p, c, gy)
         return gy
@@ -127,12 +128,12 @@ class Repeat(Wrapper):
     def update_stats(self, params: Params, cache: Cache) -> Params:
         if not self.has_running_stats:
             return params
-        way, moved = Way(self, params, cache), []
+        copies, moved = ReversedCopies(self, params, cache), []
         for i in reversed(range(self.n)):
-            p, c = way.at(i)
+            p, c = copies.at(i)
             with errors_at(self, i):
                 moved.append(self.layer.update_stats(p, c))
-        made: Params = restack(params, way.each, moved[::-1])
+        made: Params = restack(params, copies.each, moved[::-1])
         return made
 
     def inverse(self, params: Params, y: Any, rng: Rng = None) -> Any:
@@ -176,7 +177,7 @@ class Repeat(Wrapper):
         return random.fold_in(key, torch.arange(self.n, device=key.device))
 
     def _each(self, params: Params, cache: Cache | None = None) -> list[Params]:
-        """Return the params of each copy as views; take those in the cache if they are views of these params."""
+        """Return the params of each copy as views: those in the cache if they are views of these params."""
         if cache and "params" in cache and not is_traced():
             each: list[Params]
             leaves, each = cache["params"]
@@ -188,14 +189,14 @@ class Repeat(Wrapper):
         """Return gx and gparams if compiled code loops, else ``None``."""
         if "last" in cache:
             last = cache["last"]
-            found = looped(self._restored_step, (last.y, gy), params, self._keys(last.rng), n=self.n, reverse=True)
+            found = looped(self._restore_step, (last.y, gy), params, self._keys(last.rng), n=self.n, reverse=True)
             return found and (found[0][1], found[1])
         if "all" not in cache:
             return None
         step = lambda g, p, c: self.layer.vjp(p, c, g)[::-1]
         return looped(step, gy, params, cache["all"], n=self.n, reverse=True)
 
-    def _restored_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Grads]:
+    def _restore_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Grads]:
         """Go back through one invertible copy, from its output and the gradient there to its input and the gradient there."""
         x, cache = self.layer.restore(p, carry[0], key)
         gp, gx = self.layer.vjp(p, cache, carry[1])
@@ -203,9 +204,9 @@ class Repeat(Wrapper):
 
     def _back(self, params: Params, cache: Cache, gy: Any, first: int) -> tuple[Stack, Any]:
         """Go back to the input, or to the params of copy ``first``; return the gradients of params, and gy there."""
-        made, way = Stack(self.n), Way(self, params, cache)
+        made, copies = Stack(self.n), ReversedCopies(self, params, cache)
         for i in reversed(range(self.n)):
-            p, c = way.at(i)
+            p, c = copies.at(i)
             with errors_at(self, i):
                 if i == first:
                     made.put(i, self.layer.grads(p, c, gy))
@@ -215,8 +216,8 @@ class Repeat(Wrapper):
         return made, gy
 
 
-class Way:
-    """The way back through the copies: params and cache of each, last one first. Invertible layers are restored."""
+class ReversedCopies:
+    """Params and cache of each copy, the last copy first. Invertible layers are restored."""
 
     def __init__(self, net: Any, params: Params, cache: Cache) -> None:
         self.net, self.each = net, net._each(params, cache)
@@ -227,7 +228,7 @@ class Way:
             self.caches = unstack(net.label, cache["all"], net.n)
 
     def at(self, i: int) -> tuple[Params, Cache]:
-        """Return params and cache of copy i; copy i + 1 must have been asked for before."""
+        """Return params and cache of copy i; call this for copy i + 1 first."""
         if self.caches is not None:
             return self.each[i], self.caches[i]
         with errors_at(self.net, i):
@@ -235,8 +236,8 @@ class Way:
         return self.each[i], cache
 
 
-def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
-    """Return what the cache keeps of params in eager mode: views, which save 0.1 to 0.3 ms for 32 residual blocks.
+def _views_to_keep(params: Params, each: list[Params]) -> dict[str, Any]:
+    """Return the views of params that the cache keeps in eager mode, which saves 0.1 to 0.3 ms for 32 residual blocks.
 
     Copies of matrices at unaligned addresses are not kept: they take memory and do not follow in-place changes of a leaf.
     """
@@ -255,20 +256,20 @@ def repeat(layer: Layer, n: int) -> Repeat:
     output, whatever n is. Compiled, it is a loop: a train step of 100 residual blocks compiles as fast as one of 10. The time to
     compile a ``serial`` grows with the number of layers.
 
-    In eager mode 32 residual blocks take 1.0 to 1.15 times as long as with ``serial``, forward and backward: the views of each
+    In eager mode forward and backward of 32 residual blocks take 1.0 to 1.15 times as long as with ``serial``: the views of each
     copy's params take 0.1 to 0.3 ms, and the gradients are copied once to stack them. Training steps take 0.97 to 1.07 times as
-    long with SGD, and 0.8 to 1.05 with Adam, which visits fewer leaves. With leaves of 16 MB, that is from blocks of 256 and 512
-    on, they take up to 1.4 times as long, because the process gets the memory of the optimizer's results anew.
+    long with SGD, and 0.8 to 1.05 with Adam, which visits fewer leaves. With leaves of 16 MB or more, as in blocks of 256 and
+    512, they take up to 1.4 times as long, because the optimizer's results are in freshly allocated memory.
 
-    Compiled steps pay for fresh memory too, since their stacks are large: one of 100 blocks of 64 features took 29 ms, and 14
-    after ``kernels.retain_freed_memory()``, which ``fit`` calls.
+    Compiled steps pay for fresh memory too, since their stacks are large: a step of 100 blocks of 64 features took 29 ms, and 14
+    ms after ``kernels.retain_freed_memory()``, which ``fit`` calls.
 
     Args:
         layer: The layer f, whose output is an input for the next copy.
         n: Number of copies.
 
     Params:
-        The layer's, every leaf with a first axis of n.
+        The layer's params, every leaf with a first axis of n.
 
     Cache:
         The caches of the copies; with invertible layers the output and the key.

@@ -2,8 +2,8 @@
 
     y[i], c[i] = f.apply(p[i], x)        gp[i], g[i] = f.vjp(p[i], c[i], gy[i])        gx = Σ g[i]
 
-i = 1 ... n numbers the members, in a first axis of the leaves of params, of y and of the cache. With one x for each member, x[i]
-replaces x, and gx[i] = g[i].
+i = 1 ... n is the number of a member, and the index along the first axis of the leaves of params, y and cache. With one x for
+each member, x[i] replaces x, and gx[i] = g[i].
 """
 
 from collections.abc import Callable
@@ -44,10 +44,10 @@ class Ensemble(Wrapper):
         shared_input: Whether all members get the same x; otherwise x has a first axis of n, and gx[i] = g[i].
 
     Params:
-        The layer's, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
+        The layer's params, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
 
     Cache:
-        The layer's, every tensor except a shared x with a first axis of n.
+        The layer's cache, every tensor except a shared x with a first axis of n.
 
     Raises:
         ValueError: If the first axis of params, or of an x that is not shared, is not n.
@@ -88,8 +88,8 @@ class Ensemble(Wrapper):
             try:
                 return verb(params, x, rng)
             except Exception as error:
-                told = self._explained(error, (params, x, rng))
-            raise told  # outside of the handler, which would replace the context of the error
+                explained = self._explained(error, (params, x, rng))
+            raise explained  # outside of the handler, which would replace the context of the error
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
@@ -125,11 +125,11 @@ class Ensemble(Wrapper):
         return f"ensemble({', '.join(words)})"
 
     def _explained(self, error: Exception, arguments: Any) -> Exception:
-        """Return the error of a single member, which speaks of that member's shapes."""
+        """Return the error of a single member, which shows the shapes of that member."""
         try:
             batching.Mapped(self.layer, self.n, self.shared_input).apply(*arguments)
-        except Exception as told:
-            return told
+        except Exception as explained:
+            return explained
         return error
 
 
@@ -205,13 +205,13 @@ def ensemble(layer: Layer, n: int, *, shared_input: bool = True) -> Ensemble: ..
 @overload
 def ensemble(layer: Loss, n: int) -> EnsembleLoss: ...
 def ensemble(layer: Layer | Loss, n: int, *, shared_input: bool = True) -> Ensemble | EnsembleLoss:
-    """Run n members of a layer at once, each with its own params; or make the loss that trains them.
+    """Run n members of a layer at once, each with its own params; or build the loss that trains them.
 
         y[i], c[i] = f.apply(p[i], x)        gp[i], g[i] = f.vjp(p[i], c[i], gy[i])        gx = Σ g[i]
 
-    Of a loss ℓ: value[i] = ℓ(y[i], target), and gy[i] is the gradient of value[i]. ``train_step(ensemble(net, n), ensemble(loss,
-    n), opt)`` trains every member as it would be trained separately, if ``opt`` treats each element separately. A clipped norm,
-    for example, is that of all members together.
+    For a loss ℓ, value[i] = ℓ(y[i], target), and gy[i] is the gradient of value[i]. ``train_step(ensemble(net, n), ensemble(loss,
+    n), opt)`` trains every member as if it were trained separately, provided that ``opt`` treats each element separately. A
+    clipped norm, for example, is the norm of all members together.
 
     Args:
         layer: The layer f, or the loss.
@@ -219,10 +219,10 @@ def ensemble(layer: Layer | Loss, n: int, *, shared_input: bool = True) -> Ensem
         shared_input: Whether all members get the same x; otherwise x has a first axis of n, and gx[i] = g[i].
 
     Params:
-        The layer's, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
+        The layer's params, every leaf with a first axis of n. Member i draws its params with the key ``fold_in(rng, i)``.
 
     Cache:
-        The layer's, every tensor except a shared x with a first axis of n.
+        The layer's cache, every tensor except a shared x with a first axis of n.
 
     Raises:
         ValueError: If n is below 1, or the first axis of params, or of an x that is not shared, is not n.

@@ -20,10 +20,10 @@ class Frozen(Wrapper):
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
     """
 
     label = "freeze"
@@ -72,24 +72,24 @@ class Frozen(Wrapper):
 
 
 def freeze(layer: Layer) -> Frozen:
-    """Give the params of a layer no gradients: their leaves are ``None``, and optimizers leave them untouched.
+    """Freeze the params of a layer: their gradients are ``None``, and optimizers leave them unchanged.
 
         y = f(p, x)      gp = None      gx = f.input_grad(p, c, gy)
 
     No work is done for the missing gradients, and ``grads`` of a net goes back only to its first layer that is not frozen.
-    ``update_stats`` still moves running statistics; ``freeze(layer.inference())`` holds them too.
+    ``update_stats`` still moves running statistics; ``freeze(layer.inference())`` freezes them too.
 
-    ``opt.init(params)`` makes moments for frozen params too, which stay 0. ``opt.init(tree.partition(params, predicate)[0])``
-    makes a state without them.
+    ``opt.init(params)`` creates moments for frozen params too, which stay 0. ``opt.init(tree.partition(params, predicate)[0])``
+    creates a state without them.
 
     Args:
         layer: The layer or net to freeze. Its params and their paths stay the same.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
 
     >>> import torch
     >>> from funcnet.combinators.sequential import serial

@@ -1,4 +1,4 @@
-"""Gradient rules: the identity, or a layer, forward, and a rule other than the derivative backward.
+"""Gradient rules: the identity or a layer, with a backward rule other than the derivative.
 
     scale_gradient(c)         y = x       gx = c gy
     reverse_gradient(c)       y = x       gx = -c gy
@@ -6,7 +6,7 @@
     straight_through(layer)   y = f(x)    gx = gy, and gp from f.grads(gy)
 
 x is a tensor (...), or a tree of tensors. These layers are surrogates: ``surrogate`` is ``True`` for them and for every net that
-holds one. ``torch.func`` does not know the rules: for ``apply`` it returns the derivative.
+contains one. ``torch.func`` ignores the rules: it returns the derivative of ``apply``.
 """
 
 from abc import abstractmethod
@@ -34,10 +34,10 @@ class GradientRule(Identity):
 
     @abstractmethod
     def backward(self, gy: Tensor) -> Tensor:
-        """Return the gradient of a tensor of x from that of y.
+        """Return gx for one tensor of x.
 
         Args:
-            gy: Gradient of y.
+            gy: Gradient of the same tensor of y.
         """
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:
@@ -119,10 +119,10 @@ class StraightThrough(Wrapper):
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and x, not copied.
+        The layer's cache, and x, not copied.
 
     Raises:
         ValueError: If y does not have the shape and dtype of x.
@@ -137,12 +137,12 @@ class StraightThrough(Wrapper):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, x, rng)
-        return self._alike(x, y), (cache, x)
+        return self._require_like(x, y), (cache, x)
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         with errors_at(self, ""):
             y = self.layer(params, x, rng)
-        return self._alike(x, y)
+        return self._require_like(x, y)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gx = self.input_grad(params, cache, gy)
@@ -164,8 +164,8 @@ class StraightThrough(Wrapper):
     def declared_vjp(self, params: Params, x: Any, gy: Any, rng: Rng = None) -> tuple[Grads, Any]:
         return self.layer.vjp(params, self.layer.apply(params, x, rng)[1], gy)[0], gy
 
-    def _alike(self, x: Any, y: Any) -> Any:
-        """Return y, whose leaves must have the shapes and dtypes of those of x, since their gradient becomes that of x."""
+    def _require_like(self, x: Any, y: Any) -> Any:
+        """Return y, after checking that its leaves have the shapes and dtypes of x, since gy becomes gx."""
         if type(x) is Tensor and type(y) is Tensor and y.shape == x.shape and y.dtype is x.dtype:
             return y
         pairs = [*zip(*flatten_together(x, y), strict=True)]
@@ -210,7 +210,7 @@ def reverse_gradient(c: float = 1.0) -> ScaleGradient:
         y = x      gx = -c gy
 
     The layer is ``scale_gradient(-c)``. ``serial(features, branch(labels, serial(reverse_gradient(), domain)))`` trains features
-    that tell labels apart but not domains.
+    that separate labels but not domains.
 
     Args:
         c: The factor.
@@ -267,10 +267,10 @@ def straight_through(layer: Layer) -> StraightThrough:
         layer: The layer f, whose y has the shape and dtype of x.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and x, not copied.
+        The layer's cache, and x, not copied.
 
     Raises:
         ValueError: If y does not have the shape and dtype of x.

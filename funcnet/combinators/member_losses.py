@@ -34,7 +34,7 @@ def _elementwise(loss: ElementwiseLoss, y: Tensor, target: Tensor) -> tuple[Tens
 
 
 def _plain(loss: CrossEntropy) -> bool:
-    """Tell whether the loss has one term per label, so its cache holds no distribution."""
+    """Return whether the loss has one term per label, so its cache holds no distribution."""
     return not loss.label_smoothing and not (loss.weight and 0 in loss.weight)
 
 
@@ -43,7 +43,7 @@ def _labels(y: Tensor, target: Tensor) -> bool:
 
 
 def _cross_entropy(loss: CrossEntropy, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Use the members as the batch, and the rows of a member as a further axis: 20×100×2 takes 38 µs, in one axis 80.
+    """Use the members as the batch, and the rows of a member as a further axis: 20×100×2 takes 38 µs, with one axis 80.
 
     The mean over a member's rows then divides by the number of members too, and a mean over N rows divides by n members: ``per``
     corrects both.

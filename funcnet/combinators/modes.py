@@ -22,10 +22,10 @@ class ByMode(Wrapper):
         evaluation: The layer e for evaluation.
 
     Params:
-        The layer's, which ``evaluation`` takes too.
+        The layer's params, which ``evaluation`` takes too.
 
     Cache:
-        The layer's.
+        The layer's cache.
     """
 
     label = "by_mode"
@@ -68,7 +68,7 @@ class ByMode(Wrapper):
 
 
 def _with_layers_of(evaluation: Any, old: Any, new: Any) -> Layer:
-    """Return the layer for evaluation with the layers it shares with ``old`` replaced by those of ``new``."""
+    """Return the layer for evaluation, with layers that it shares with ``old`` replaced by layers of ``new``."""
     if evaluation == old:
         return new  # type: ignore[no-any-return]
     if not all(isinstance(one, Combinator) for one in (evaluation, old, new)):
@@ -88,18 +88,18 @@ def by_mode(layer: Layer, evaluation: Layer) -> ByMode:
         evaluation    y = e(p, x)      gp, gx = e.vjp(gy)
 
     The outputs may differ in structure, for example in a net with auxiliary outputs in training only. ``map_layers`` and
-    ``replace`` see the layer for training. A layer that they change there also changes in the layer for evaluation, if that has
-    an equal layer at the same path.
+    ``replace`` see the layer for training. They also change the layer for evaluation where it has an equal layer at the same
+    path.
 
     Args:
         layer: The layer f for training.
         evaluation: The layer e that ``inference`` returns; it takes the same params.
 
     Params:
-        The layer's, which ``evaluation`` takes too.
+        The layer's params, which ``evaluation`` takes too.
 
     Cache:
-        The layer's.
+        The layer's cache.
 
     >>> import torch
     >>> from funcnet.layers.shape.reshaping import Identity

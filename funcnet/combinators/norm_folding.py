@@ -27,10 +27,9 @@ def fold_batch_norm(net: Layer, params: Params) -> Folded:
 
         w' = γ r w      b' = γ r (b - μ) + β      r = 1 / √(σ² + ε), each per output channel
 
-    ``folded(folded_params, x)`` equals ``net.inference()(params, x)`` up to rounding. Layers within every combinator but ``tied``
-    and ``parametrize`` are folded. Identities, such as dropout in inference, may be in between. A norm without a linear map
-    before it, or without running statistics, stays. After a Linear the channels must be the last axis, as they are for x of shape
-    (N, features).
+    ``folded(folded_params, x)`` equals ``net.inference()(params, x)`` up to rounding. Layers inside ``tied`` and ``parametrize``
+    are not folded. Identities, such as dropout in inference, can be in between. A norm without a linear map before it, or without
+    running statistics, stays. After a Linear the channels must be the last axis, as they are for x of shape (N, features).
 
     Args:
         net: The net, in training form.
@@ -40,7 +39,7 @@ def fold_batch_norm(net: Layer, params: Params) -> Folded:
         The net for inference and its params.
 
     Raises:
-        ValueError: If ``params`` are not those of the net, or are on several devices.
+        ValueError: If ``params`` do not match the net, or are on several devices.
 
     >>> from funcnet.combinators.sequential import serial
     >>> from funcnet.layers.linear.linear import Linear
@@ -56,31 +55,31 @@ def _fold(net: Layer, params: Params) -> Folded:
     if not isinstance(net, Combinator):
         return net, params
     net, params = net.map_with_params(_fold, params)
-    return _joined_in_series(net, params) if isinstance(net, Serial) else (net, params)
+    return _join_in_series(net, params) if isinstance(net, Serial) else (net, params)
 
 
-def _joined_in_series(net: Serial, params: Params) -> Folded:
+def _join_in_series(net: Serial, params: Params) -> Folded:
     names: list[str] = []
     kept: list[Folded] = []
     for name, layer, p in zip(net.children(), net, net.entries(params), strict=True):
-        before = _joined_last(kept, (layer, p))
+        before = _join_last(kept, (layer, p))
         kept = before or [*kept, (layer, p)]
         names += [] if before else [name]
     folded = Serial(tuple([layer for layer, _ in kept]), net.names and tuple(names))
     return folded, folded.pack([p for _, p in kept])
 
 
-def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
+def _join_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
     """Join the last layer that is not an identity with a norm; return all layers with params, or ``None``."""
     at = next((i for i in reversed(range(len(kept))) if not isinstance(kept[i][0], Identity)), None)
-    joined = None if at is None or not norm[0].channelwise_affine else _joined(kept[at], norm)
+    joined = None if at is None or not norm[0].channelwise_affine else _join(kept[at], norm)
     return None if joined is None or at is None else [*kept[:at], joined, *kept[at + 1 :]]
 
 
-def _joined(one: Folded, norm: Folded) -> Folded | None:
+def _join(one: Folded, norm: Folded) -> Folded | None:
     layer, params = one
     if isinstance(layer, Serial):
-        kept = _joined_last([*zip(layer, layer.entries(params), strict=True)], norm)
+        kept = _join_last([*zip(layer, layer.entries(params), strict=True)], norm)
         return None if kept is None else (layer.replace(layers=tuple([k for k, _ in kept])), layer.pack([p for _, p in kept]))
     for part, p in (one, norm):
         _require_shapes(part, p)
@@ -88,7 +87,7 @@ def _joined(one: Folded, norm: Folded) -> Folded | None:
     if len(devices) > 1:
         raise value_error("fold_batch_norm", "params must be on one device", " and ".join(devices))
     if layer.weight_output_axis is not None and _channels(layer, params) == len(norm[1]["running_mean"]):
-        return layer.replace(bias=True), _scaled(layer, params, *norm)
+        return layer.replace(bias=True), _scale_params(layer, params, *norm)
     return None
 
 
@@ -101,12 +100,12 @@ def _require_shapes(layer: Any, params: Params) -> None:
 
 
 def _channels(layer: Any, params: Params) -> int:
-    """Return the number of channels of y. If they are the second axis of the weight, it has those of one group."""
+    """Return the number of channels of y. If they are the second axis of the weight, it has the channels of one group."""
     w: Tensor = params["weight"]
     return w.shape[0] if layer.weight_output_axis == 0 else w.shape[1] * layer.groups
 
 
-def _scaled(layer: Layer, params: Any, norm: Any, stats: Params) -> Params:
+def _scale_params(layer: Layer, params: Any, norm: Any, stats: Params) -> Params:
     r = torch.rsqrt(stats["running_var"] + norm.eps)
     scale = r * stats["weight"] if norm.affine else r
     b = params.get("bias", 0.0) - stats["running_mean"]

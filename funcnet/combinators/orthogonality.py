@@ -1,6 +1,6 @@
 """Orthogonal weights: the weight w of a layer has orthonormal columns (rows if it is wide), and is computed from any matrix x.
 
-    w = b q(x)      gq = bᵀ gw      y = f(w, x), gw and gx from f.vjp      b: the held orthogonal base, if any
+    w = b q(x)      gq = bᵀ gw      y = f(w, x), gw and gx from f.vjp      b: the fixed orthogonal base, if any
 
 q are the first k columns of the map of x (n, k), n ≥ k; A = L - Lᵀ, where L is the lower triangle of x, with columns of 0 up
 to (n, n), and gL = gA - gAᵀ:
@@ -30,7 +30,7 @@ from funcnet.value import frozen
 
 
 def _skew(x: Tensor) -> Tensor:
-    """Make a skew-symmetric matrix (n, n) from the lower triangle of x (n, k)."""
+    """Return a skew-symmetric matrix (n, n) from the lower triangle of x (n, k)."""
     lower = _square(x.tril())
     return lower - lower.mT
 
@@ -75,12 +75,12 @@ def _cayley_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
 def _reflections(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return V, S, U and d."""
     v = x.tril(-1) + torch.eye(*x.shape[-2:], dtype=x.dtype, device=x.device)
-    s = _halved(torch.matmul(v.mT, v))
+    s = _halve_diagonal(torch.matmul(v.mT, v))
     signs = torch.where(x.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(x.dtype)
     return v, s, torch.linalg.solve_triangular(s, v[..., : x.shape[-1], :].mT, upper=True), signs.unsqueeze(-2)
 
 
-def _halved(square: Tensor) -> Tensor:
+def _halve_diagonal(square: Tensor) -> Tensor:
     """Return the upper triangle with half of the diagonal."""
     return (square.triu() + square.triu(1)) / 2
 
@@ -95,7 +95,7 @@ def _householder_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
     v, s, u, signs = _reflections(x)
     g = gq * signs
     h = torch.linalg.solve_triangular(s.mT, -torch.matmul(v.mT, g), upper=False)
-    p = _halved(-torch.matmul(h, u.mT))
+    p = _halve_diagonal(-torch.matmul(h, u.mT))
     gv = torch.matmul(v, p + p.mT) - torch.matmul(g, u.mT)
     return (gv + _below(h.mT, x)).tril(-1)
 
@@ -117,7 +117,7 @@ _MAPS: dict[str, tuple[Map, MapBack]] = {
 
 @frozen
 class _Orthogonal(Parametrization):
-    """Make a matrix with orthonormal columns or rows from any; leading axes of a weight are a batch of matrices."""
+    """Compute a matrix with orthonormal columns or rows from any matrix; leading axes of a weight are a batch of matrices."""
 
     label = "orthogonal"
 
@@ -134,8 +134,8 @@ class _Orthogonal(Parametrization):
         if self.use_trivialization:
             more = random.normal(key_beside(rng, w), (*x.shape[:-1], n - k)).to(w.dtype)
             start = torch.eye(n, k, dtype=w.dtype, device=w.device).expand(x.shape)
-            return {"base": _orthonormal(torch.cat((x, more), -1))}, _as_was(-start, w).contiguous()
-        return {}, _as_was(_reflected(x), w).contiguous() if self._name(x) == "householder" else w
+            return {"base": _orthonormalize(torch.cat((x, more), -1))}, _undo_tall(-start, w).contiguous()
+        return {}, _undo_tall(_find_reflectors(x), w).contiguous() if self._name(x) == "householder" else w
 
     def call(self, layer: Layer, name: str) -> str:
         how = "" if self.use_trivialization else ", use_trivialization=False"
@@ -146,13 +146,13 @@ class _Orthogonal(Parametrization):
         full = _MAPS[self._name(z)][0](z)
         q = full[..., : z.shape[-1]]
         w = torch.matmul(self._base(params, z, x), q) if self.use_trivialization else q
-        return _as_was(w, x).to(x.dtype), (x, full)
+        return _undo_tall(w, x).to(x.dtype), (x, full)
 
     def vjp(self, params: Params, cache: Cache, gy: Tensor) -> tuple[Grads, Tensor]:
         x, full = cache
         z, g = _tall(x).to(full.dtype), _tall(gy).to(full.dtype)
         g = torch.matmul(self._base(params, z, x).mT, g) if self.use_trivialization else g
-        gx = _as_was(_MAPS[self._name(z)][1](z, full, g), x).to(x.dtype)
+        gx = _undo_tall(_MAPS[self._name(z)][1](z, full, g), x).to(x.dtype)
         return {"base": None} if self.use_trivialization else {}, gx
 
     def _base(self, params: Params, tall: Tensor, x: Tensor) -> Tensor:
@@ -172,12 +172,12 @@ def _tall(x: Tensor) -> Tensor:
     return x.mT if x.shape[-2] < x.shape[-1] else x
 
 
-def _as_was(tall: Tensor, x: Tensor) -> Tensor:
+def _undo_tall(tall: Tensor, x: Tensor) -> Tensor:
     """Transpose back a matrix that was transposed to be tall."""
     return tall.mT if x.shape[-2] < x.shape[-1] else tall
 
 
-def _orthonormal(x: Tensor) -> Tensor:
+def _orthonormalize(x: Tensor) -> Tensor:
     """Return Q of x = Q R, where the diagonal of R is positive."""
     q, r = torch.linalg.qr(x.to(torch.promote_types(x.dtype, torch.float32)))
     signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
@@ -185,8 +185,8 @@ def _orthonormal(x: Tensor) -> Tensor:
     return found.to(x.dtype)
 
 
-def _reflected(x: Tensor) -> Tensor:
-    """Return the matrix from which householder makes the Q of x = Q R, where the diagonal of R is positive."""
+def _find_reflectors(x: Tensor) -> Tensor:
+    """Return the matrix from which householder computes the Q of x = Q R, where the diagonal of R is positive."""
     found, t = torch.geqrf(x.to(torch.promote_types(x.dtype, torch.float32)))
     signs = found.diagonal(dim1=-2, dim2=-1).sign() * torch.where(t == 0, -1.0, 1.0)
     return (found.tril(-1) + torch.eye(*x.shape[-2:], dtype=found.dtype) * signs.unsqueeze(-2)).to(x.dtype)
@@ -198,23 +198,24 @@ def orthogonal(
 ) -> Parametrized:
     """Keep the columns of a weight orthonormal, or its rows if it is wide.
 
-        w = b q(r)      y = f(w, x)      q: the orthogonal matrix of the map, b: the held base, or none
+        w = b q(r)      y = f(w, x)      q: the orthogonal matrix of the map, b: the fixed base, if any
         gq = bᵀ gw      gr from the gradient of the map (the module ``orthogonality`` has the formulas)
 
-    At first w is the orthogonal factor of the QR decomposition of the weight that the layer drew. Without a base and with a map
-    other than ``"householder"`` it is the map of the drawn weight itself. A weight with more than two axes is a batch of
-    matrices. Weight decay may shrink the diagonal of r, whose signs ``"householder"`` uses. Here only the signs count; torch
-    truncates the entries to integers, and so to 0.
+    At first w is the orthogonal factor of the QR decomposition of the layer's initial weight. Without a base and with a map other
+    than ``"householder"`` it is the map of the initial weight itself. A weight with more than two axes is a batch of matrices.
+    ``"householder"`` uses the diagonal of r, which weight decay can shrink. Here only its signs count; torch truncates its
+    entries to integers, and so to 0.
 
     Args:
         layer: The layer f.
         name: Name of the weight in its params.
-        orthogonal_map: ``"matrix_exp"``, ``"cayley"`` or ``"householder"``; by default the first for square matrices and the last
-            for others.
+        orthogonal_map: ``"matrix_exp"``, ``"cayley"`` or ``"householder"``; by default ``"matrix_exp"`` for square matrices and
+            ``"householder"`` for others.
         use_trivialization: Whether to multiply by the base b, so that the map starts at the identity.
 
     Params:
-        The layer's, with ``original``, and ``0.base`` if there is one, under ``parametrizations.weight`` instead of the weight.
+        The layer's params, with ``original`` and, if there is a base, ``0.base`` under ``parametrizations.weight`` instead of the
+        weight.
 
     Raises:
         ValueError: If the weight has fewer than two axes.

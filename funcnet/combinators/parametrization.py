@@ -3,8 +3,8 @@
     w  = h(r)               y = f(w, x)
     gr = h.vjp of gw        gw, gx = f.vjp of gy
 
-h is any layer, and r starts as the w that f draws. A ``Parametrization`` finds the r that gives this w; ``weight_norms`` and
-``orthogonality`` have some.
+h is any layer, and r starts as the initial w of f. A ``Parametrization`` computes the r that gives this w; ``weight_norms`` and
+``orthogonality`` define some.
 """
 
 from abc import abstractmethod
@@ -36,16 +36,16 @@ class Parametrization(Layer):
 
     @abstractmethod
     def initial(self, rng: Key | int, w: Tensor) -> tuple[Params, Any]:
-        """Return params and originals from which ``apply`` gives w, exactly or nearly.
+        """Return params and originals from which ``apply`` computes w, exactly or nearly.
 
         Args:
-            rng: A key or seed, for params that are drawn.
-            w: The weight that the parametrized layer drew.
+            rng: A key or seed, for random params.
+            w: The initial weight of the parametrized layer.
         """
 
     @abstractmethod
     def call(self, layer: Layer, name: str) -> str:
-        """Return the source text of the call that makes the parametrized layer, for its ``repr``.
+        """Return the call that builds the parametrized layer, as source code, for its ``repr``.
 
         Args:
             layer: The layer whose weight is computed.
@@ -68,14 +68,14 @@ class Parametrized(Combinator):
         name: Name of the param in the params of ``layer``.
 
     Params:
-        The layer's without the computed one, and ``parametrizations.weight`` (or another name) with ``original``, or
+        The layer's params without the computed param, and ``parametrizations.weight`` (or another name) with ``original``, or
         ``original0`` and ``original1``, and under ``0`` the params of the parametrization: the names of ``torch.nn.utils``.
 
     Cache:
-        The layer's, the computed weight, and the cache of the parametrization.
+        The layer's cache, the computed weight, and the cache of the parametrization.
 
     Raises:
-        ValueError: If the layer has no param of this name, or the parametrization is stochastic or gives another shape.
+        ValueError: If the layer has no param of this name, or the parametrization is stochastic or returns another shape.
     """
 
     label = "parametrize"
@@ -87,7 +87,7 @@ class Parametrized(Combinator):
 
     def __attrs_post_init__(self) -> None:
         if self.parametrization.stochastic:
-            raise value_error("parametrize", "the parametrization may not be stochastic", repr(self.parametrization))
+            raise value_error("parametrize", "the parametrization must not be stochastic", repr(self.parametrization))
 
     def location(self, name: Any) -> str:
         return f"parametrize, {self.name}" if name else "parametrize"
@@ -114,7 +114,7 @@ class Parametrized(Combinator):
             p, raw = maker.initial(key, w) if isinstance(maker, Parametrization) else (maker.init(key), w)
             made = maker(p, raw)
         if not isinstance(made, Tensor) or made.shape != w.shape:
-            raise value_error("parametrize", f"{maker} must give a {self.name} of shape {tuple(w.shape)}", made)
+            raise value_error("parametrize", f"{maker} must return a {self.name} of shape {tuple(w.shape)}", made)
         return self._joined(inner, raw, p)
 
     def merged(self, params: Params) -> Params:
@@ -194,7 +194,7 @@ class Parametrized(Combinator):
             return self.parametrization.apply(p, raw)
 
     def _inner(self, params: Any, w: Tensor) -> Params:
-        """Return the layer's params; those of other parametrizations stay, for a layer with several."""
+        """Return the layer's params, including other parametrizations, for a layer with several."""
         others = {name: entry for name, entry in params[_GROUP].items() if name != self.name}
         rest = {name: leaf for name, leaf in params.items() if name != _GROUP}
         return {**rest, self.name: w, **({_GROUP: others} if others else {})}
@@ -221,18 +221,18 @@ def parametrize(layer: Layer, parametrization: Layer, name: str = "weight") -> P
 
     Args:
         layer: The layer f.
-        parametrization: The layer h from the original r to the param w. r starts as the w that ``layer`` draws, unless h is a
-            ``Parametrization``, which finds its own.
+        parametrization: The layer h from the original r to the param w. r starts as the initial w, unless h is a
+            ``Parametrization``, which computes the initial r from w.
         name: Name of the param in the params of ``layer``.
 
     Params:
-        The layer's without w, and ``parametrizations.weight.original``, as in ``torch.nn.utils.parametrize``.
+        The layer's params without w, and ``parametrizations.weight.original``, as in ``torch.nn.utils.parametrize``.
 
     Cache:
-        The layer's, the computed param, and the cache of the parametrization.
+        The layer's cache, the computed param, and the cache of the parametrization.
 
     Raises:
-        ValueError: If the layer has no param of this name, or the parametrization is stochastic or gives another shape.
+        ValueError: If the layer has no param of this name, or the parametrization is stochastic or returns another shape.
 
     >>> from funcnet.layers.activation.elementary import Exp
     >>> from funcnet.layers.linear.linear import Linear

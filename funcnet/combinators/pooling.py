@@ -1,9 +1,10 @@
-"""Pooling with any layer: a window slides along x, and a layer reduces what it sees to one number.
+"""Pooling with any layer: a window slides along x, and a layer reduces its contents to one number.
 
     y[t]   = f(x[s t + d k - p], k = 0 ... K - 1)         f reduces the last axis
     gx[i]  = Σ g[t, k] over s t + d k - p = i             g[t] = gradient of f at window t, from gy[t]
 
-This holds for each row and channel; s = stride, d = dilation, p = padding, and the K elements of a window are one axis.
+The formulas hold for each row and channel, with s = stride, d = dilation, p = padding. The layer gets the K elements of a window
+along one axis.
 """
 
 import math
@@ -25,13 +26,13 @@ _Kept = tuple[Cache, Shape, Shape]
 """The layer's cache and the shapes of x and y."""
 
 
-def _a_number(pool: Any, attribute: Any, got: Any) -> None:
+def _validate_padding_value(pool: Any, attribute: Any, got: Any) -> None:
     if not isinstance(got, (int, float)) or isinstance(got, bool) or math.isnan(got):
         raise value_error(type(pool).__name__, "padding_value must be a number", repr(got))
 
 
 class Reduced(Wrapper):
-    """Base of the poolings: windows over ``axes`` axes, each reduced by a layer, whose params are the pooling's."""
+    """Base of the poolings: windows over ``axes`` axes, each reduced by a layer. The params are the layer's."""
 
     __slots__ = ()
 
@@ -48,8 +49,8 @@ class Reduced(Wrapper):
         rows: Tensor = x if x.dim() == self.axes + 2 else x.unsqueeze(0)
         return rows
 
-    def _placed(self, y: Any, seen: Tensor) -> Tensor:
-        """Return y, which must have one number for each window."""
+    def _require_numbers(self, y: Any, seen: Tensor) -> Tensor:
+        """Return y, after checking that it has one number for each window."""
         if not isinstance(y, Tensor) or y.shape != seen.shape[:-1]:
             rule = f"{self.layer!r} must reduce only the last axis of windows of shape {tuple(seen.shape)}"
             raise value_error(self, rule, f"an output of shape {tuple(y.shape)}" if isinstance(y, Tensor) else describe(y))
@@ -63,31 +64,31 @@ class Reduced(Wrapper):
 
 @frozen
 class _Pool(Reduced):
-    """A window that slides."""
+    """Base of poolings with a sliding window."""
 
     layer: Layer = field(validator=layers_only)
     kernel_size: Sizes = field(converter=hashable, validator=whole_numbers(1))
     stride: Sizes | None = field(default=None, converter=hashable, validator=whole_numbers(1, optional=True))
     padding: Sizes = field(default=0, converter=hashable, validator=whole_numbers(0))
     dilation: Sizes = field(default=1, converter=hashable, validator=whole_numbers(1))
-    padding_value: float = field(default=0.0, validator=_a_number)
+    padding_value: float = field(default=0.0, validator=_validate_padding_value)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, _Kept]:
-        seen, shape = self._seen(x)
+        seen, shape = self._extract_windows(x)
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, seen, rng)
-        return self._placed(y, seen).reshape(shape), (cache, tuple(x.shape), shape)
+        return self._require_numbers(y, seen).reshape(shape), (cache, tuple(x.shape), shape)
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Tensor:
-        seen, shape = self._seen(x)
+        seen, shape = self._extract_windows(x)
         with errors_at(self, ""):
             y = self.layer(params, seen, rng)
-        return self._placed(y, seen).reshape(shape)
+        return self._require_numbers(y, seen).reshape(shape)
 
     def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, g = self.layer.vjp(params, cache[0], self._columns(gy, cache[2]))
-        return gparams, self._folded(g, cache[1])
+        return gparams, self._fold(g, cache[1])
 
     def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Grads:
         with errors_at(self, ""):
@@ -96,10 +97,10 @@ class _Pool(Reduced):
     def input_grad(self, params: Params, cache: _Kept, gy: Tensor) -> Tensor:
         with errors_at(self, ""):
             g = self.layer.input_grad(params, cache[0], self._columns(gy, cache[2]))
-        return self._folded(g, cache[1])
+        return self._fold(g, cache[1])
 
-    def _seen(self, x: Tensor) -> tuple[Tensor, Shape]:
-        """Return what the windows see, (N, channels, windows, elements), with N = 1 if x has none; and the shape of y."""
+    def _extract_windows(self, x: Tensor) -> tuple[Tensor, Shape]:
+        """Return the windows, (N, channels, windows, elements), with N = 1 if x has no batch, and the shape of y."""
         rows = self._rows(x)
         window, lengths = self._window(), tuple(x.shape[-self.axes :])
         places = window.places(lengths)
@@ -110,8 +111,8 @@ class _Pool(Reduced):
         seen = kernels.windows(padded, window.kernel, window.stride, window.dilation, places)
         return seen.transpose(2, 3), (*x.shape[: x.dim() - self.axes], *places)
 
-    def _folded(self, g: Tensor, shape: Shape) -> Tensor:
-        """Add up the gradients of each element of x over the windows that see it."""
+    def _fold(self, g: Tensor, shape: Shape) -> Tensor:
+        """Add up the gradients of each element of x over the windows that contain it."""
         window, lengths = self._window(), shape[-self.axes :]
         padded = [n + b + a for n, b, a in zip(lengths, window.before, window.after, strict=True)]
         how = (window.kernel, window.stride, window.dilation, window.places(lengths))
@@ -132,8 +133,8 @@ class Pool1d(_Pool):
         gx[i] = Σ g[t, k] over s t + d k - p = i          g[t] = gradient of f at window t, from gy[t]
 
     The layer sees (N, channels, windows, elements), and reduces the last axis: ``Prod(-1)``, ``LogSumExp()``, or a layer with
-    params such as ``serial(Linear(3, 1), Squeeze(-1))``. The windows are copied, so a dedicated pooling layer is faster: the
-    mean over 2×2 windows of 64×16×28×28 takes 1.0 ms, with ``AvgPool2d`` 0.5.
+    params such as ``serial(Linear(3, 1), Squeeze(-1))``. The windows are copied, so a dedicated pooling layer is faster: the mean
+    over 2×2 windows of 64×16×28×28 takes 1.0 ms, and 0.5 ms with ``AvgPool2d``.
 
     Args:
         layer: The layer f, which reduces the last axis.
@@ -141,17 +142,17 @@ class Pool1d(_Pool):
         stride: Step from one window to the next; by default ``kernel_size``.
         padding: Number of elements added on both sides.
         dilation: Distance between the elements of a window.
-        padding_value: What the added elements hold; it may be infinite.
+        padding_value: Value of the added elements; it can be infinite.
 
     Shape:
         x (N, channels, length) → y (N, channels, length'), each with or without N, where
         size' = ⌊(size + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and the shapes of x and y.
+        The layer's cache, and the shapes of x and y.
 
     Raises:
         ValueError: If the layer does not reduce exactly the last axis, or x is shorter than a window.
@@ -177,7 +178,7 @@ class Pool2d(_Pool):
 
     The layer sees (N, channels, windows, elements), the elements row by row, and reduces the last axis: ``Prod(-1)``,
     ``LogSumExp()``, or a layer with params such as ``serial(Linear(4, 1), Squeeze(-1))``. The windows are copied, so a dedicated
-    pooling layer is faster: the mean over 2×2 windows of 64×16×28×28 takes 1.0 ms, with ``AvgPool2d`` 0.5.
+    pooling layer is faster: the mean over 2×2 windows of 64×16×28×28 takes 1.0 ms, and 0.5 ms with ``AvgPool2d``.
 
     Args:
         layer: The layer f, which reduces the last axis.
@@ -185,17 +186,17 @@ class Pool2d(_Pool):
         stride: Step from one window to the next; by default ``kernel_size``.
         padding: Number of elements added on both sides, one number or one for each axis.
         dilation: Distance between the elements of a window.
-        padding_value: What the added elements hold; it may be infinite.
+        padding_value: Value of the added elements; it can be infinite.
 
     Shape:
         x (N, channels, height, width) → y (N, channels, height', width'), each with or without N, where
         size' = ⌊(size + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and the shapes of x and y.
+        The layer's cache, and the shapes of x and y.
 
     Raises:
         ValueError: If the layer does not reduce exactly the last axis, or x is shorter than a window.
@@ -221,7 +222,7 @@ class Pool3d(_Pool):
 
     The layer sees (N, channels, windows, elements), the elements row by row, and reduces the last axis: ``Prod(-1)``,
     ``LogSumExp()``, or a layer with params such as ``serial(Linear(8, 1), Squeeze(-1))``. The windows are copied, so a dedicated
-    pooling layer is faster: the mean over 2×2 windows of 64×16×28×28 takes 1.0 ms, with ``AvgPool2d`` 0.5.
+    pooling layer is faster: the mean over 2×2 windows of 64×16×28×28 takes 1.0 ms, and 0.5 ms with ``AvgPool2d``.
 
     Args:
         layer: The layer f, which reduces the last axis.
@@ -229,17 +230,17 @@ class Pool3d(_Pool):
         stride: Step from one window to the next; by default ``kernel_size``.
         padding: Number of elements added on both sides, one number or one for each axis.
         dilation: Distance between the elements of a window.
-        padding_value: What the added elements hold; it may be infinite.
+        padding_value: Value of the added elements; it can be infinite.
 
     Shape:
         x (N, channels, depth, height, width) → y (N, channels, depth', height', width'), each with or without N, where
         size' = ⌊(size + 2 padding - dilation (kernel_size - 1) - 1) / stride⌋ + 1.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and the shapes of x and y.
+        The layer's cache, and the shapes of x and y.
 
     Raises:
         ValueError: If the layer does not reduce exactly the last axis, or x is shorter than a window.

@@ -25,10 +25,10 @@ class Profiled(Wrapper):
         name: Prefix of the ranges; ``None`` for the name of the layer's class.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
     """
 
     label = "profiled"
@@ -94,10 +94,10 @@ def profiled(layer: Layer, name: str | None = None) -> Profiled:
         name: Prefix of the ranges. By default the name of the layer's class.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
 
     >>> from funcnet.layers.linear.linear import Linear
     >>> profiled(Linear(3, 2), "encoder.0")

@@ -2,10 +2,10 @@
 
     y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g
 
-    channels_last   M moves the last axis to the place of the channels
+    channels_last   M moves the last axis to the position of the channels
     map_over        M merges the leading axes into one
 
-Params, and so their paths, are those of the layer.
+Params and their paths are the layer's.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from funcnet.wrapper import Rearranging
 
 @frozen
 class ChannelsLast(Rearranging):
-    """A layer on tensors whose channels are the last axis; made by ``channels_last``.
+    """A layer for tensors whose last axis is the channels; made by ``channels_last``.
 
         y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M moves the last axis to ``dim``
 
@@ -32,10 +32,10 @@ class ChannelsLast(Rearranging):
         dim: Axis of the channels in f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        A pair, the layer's and ().
+        A pair: the layer's cache and ``()``.
 
     Raises:
         ValueError: If x has no axis ``dim``.
@@ -70,8 +70,8 @@ def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
         y = M⁻¹ f(p, M x)      gp, g = f.vjp(p, c, M gy)      gx = M⁻¹ g      M moves the last axis to ``dim``
 
     ``channels_last(serial(Conv2d(3, 8, 3), BatchNorm2d(8), MaxPool2d(2)))`` takes and returns (N, height, width, channels). M and
-    M⁻¹ act on every tensor of x and y. Both are views: nothing is copied if the kernels accept any memory order, as those of
-    convolution and pooling do. A y without an axis ``dim``, or of shape (N, features), is returned unchanged. Params and random
+    M⁻¹ act on every tensor of x and y. Both are views: nothing is copied if the kernels accept any memory order, like the kernels
+    of convolution and pooling. A y without an axis ``dim``, or of shape (N, features), is returned unchanged. Params and random
     draws are the same as the layer's.
 
     Args:
@@ -83,10 +83,10 @@ def channels_last(layer: Layer, dim: int = 1) -> ChannelsLast:
         x (N, ..., channels) → y (N, ..., channels').
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        A pair, the layer's and ().
+        A pair: the layer's cache and ``()``.
 
     Raises:
         ValueError: If x has no axis ``dim``.
@@ -111,10 +111,10 @@ class MapOver(Rearranging):
         axes: Number of leading axes to merge.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        A pair, the layer's and the sizes of the axes.
+        A pair: the layer's cache and the sizes of the axes.
 
     Raises:
         ValueError: If the tensors of x do not share these axes.
@@ -156,10 +156,10 @@ def map_over(layer: Layer, axes: int = 2) -> MapOver:
         x (*axes, ...) → y (*axes, ...).
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        A pair, the layer's and the sizes of the merged axes.
+        A pair: the layer's cache and the sizes of the merged axes.
 
     Raises:
         ValueError: If the tensors of x do not share these axes.
@@ -188,10 +188,10 @@ def time_distributed(layer: Layer) -> MapOver:
         x (N, T, ...) → y (N, T, ...).
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        A pair, the layer's and the sizes of the first two axes.
+        A pair: the layer's cache and the sizes of the first two axes.
 
     >>> import torch
     >>> from funcnet.layers.shape.reshaping import Flatten

@@ -23,7 +23,7 @@ class Stage(NamedTuple):
     key: Rng
 
 
-def _segments(value: Any, attribute: Any, got: Any) -> None:
+def _validate_segments(value: Any, attribute: Any, got: Any) -> None:
     if got is not None:
         number_of_parts(value, attribute, got)
 
@@ -41,10 +41,10 @@ class Remat(Wrapper):
             cache in memory at a time.
 
     Shape:
-        As the layer.
+        The same as the layer.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
         A pair: a tuple of the inputs of the segments, and the key, ``None`` if the layer needs none.
@@ -56,10 +56,10 @@ class Remat(Wrapper):
     computes_as_one = True  # a serial is cut only if its class is exactly Serial
 
     layer: Layer = field(validator=layers_only)
-    segments: int | None = field(default=None, validator=_segments)
+    segments: int | None = field(default=None, validator=_validate_segments)
 
     def with_children(self, children: Children) -> Self:
-        """Return the same around another layer: with fewer segments if it has fewer layers, with one if it is not a serial."""
+        """Return ``remat`` of another layer, with fewer segments if it has fewer layers, and with one if it is not a serial."""
         layer = children[""]
         most = len(layer) if isinstance(layer, Serial) else 0
         return self.replace(layer=layer, segments=min(self.segments, most) if self.segments and most else None)
@@ -108,7 +108,7 @@ class Remat(Wrapper):
         return gy
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
-        """Recompute the batch statistics with these params, which must be those of ``apply``."""
+        """Recompute the batch statistics with these params, which must be the params that ``apply`` got."""
         if not self.has_running_stats:
             return params
         stages, moved, x = self._stages(params, cache[1]), [], cache[0][0]
@@ -129,7 +129,7 @@ class Remat(Wrapper):
         return type(self.layer) is Serial and len(self.layer) > 0
 
     def _stages(self, params: Params, key: Rng) -> list[Stage]:
-        """Return the layers of a serial with the keys it gives them, or another layer itself."""
+        """Return the layers of a serial with their params and keys; any other layer is the only stage."""
         serial: Any = self.layer
         if not self._is_serial():
             return [Stage(serial, params, key)]
@@ -138,7 +138,7 @@ class Remat(Wrapper):
         return [Stage(layer, p, child_key(layer, key, i)) for i, (layer, p) in enumerate(rows)]
 
     def _bounds(self, stages: list[Stage]) -> list[tuple[int, int]]:
-        """Return the first stage of each segment and the one after its last. Their lengths differ by at most one."""
+        """Return the first stage of each segment and the stage after its last. Segments differ in length by at most one."""
         n, k = len(stages), self.segments or 1
         return [(i * n // k, (i + 1) * n // k) for i in range(k)]
 
@@ -180,7 +180,7 @@ class Remat(Wrapper):
 
 
 class _ErrorsAt(errors_at):
-    """Add to an error its location: in this combinator, and in which layer of a serial."""
+    """Add to an error its location: this combinator, and the layer of a serial."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
@@ -206,7 +206,7 @@ def remat(layer: Layer, segments: int | None = None) -> Remat:
         segments: Number of parts of a ``serial``, at most its number of layers. By default one part.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
         A pair: a tuple of the inputs of the segments, and the key, ``None`` if the layer needs none.

@@ -30,11 +30,11 @@ def _at(values: Any, t: int) -> Any:
     return tree.map(lambda leaf: leaf[t], values)
 
 
-def _summed(totals: list[Any], more: list[Any]) -> list[Any]:
+def _add_constants(totals: list[Any], more: list[Any]) -> list[Any]:
     return [tree.add(*pair) for pair in zip(totals, more, strict=True)] if totals else more
 
 
-def _every(value: Any, attribute: Any, got: Any) -> None:
+def _validate_every(value: Any, attribute: Any, got: Any) -> None:
     if got is not None:
         number_of_parts(value, attribute, got)
 
@@ -55,7 +55,7 @@ class Scan(Wrapper):
         (xs, carry) or (xs, carry, constants) → (ys, carry), steps along the first axis of every tensor in xs and ys.
 
     Params:
-        The layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
+        The layer's params: one set for all steps. Step t has the key ``fold_in(rng, t)``.
 
     Cache:
         A tuple with the cache of each step; with ``checkpoint_every`` a tuple of x, the kept carries and the key.
@@ -69,7 +69,7 @@ class Scan(Wrapper):
     layer: Layer = field(validator=layers_only)
     reverse: bool = field(default=False, validator=flag)
     output_is_carry: bool = field(default=False, validator=flag)
-    checkpoint_every: int | None = field(default=None, validator=_every)
+    checkpoint_every: int | None = field(default=None, validator=_validate_every)
 
     def location(self, name: Any) -> str:
         return f"scan, step {name}" if name != "" else "scan"
@@ -101,7 +101,7 @@ class Scan(Wrapper):
                 with errors_at(self, t):
                     gp, (gx, g, *more) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
                 total = gp if total is None else tree.add(total, gp)
-                constants = _summed(constants, more)
+                constants = _add_constants(constants, more)
                 gxs.put(t, gx)
         return total, (gxs.tree(), g, *constants)
 
@@ -116,7 +116,7 @@ class Scan(Wrapper):
             for t, one in reversed([*zip(chunk, self._again(params, cache, chunk, kept), strict=True)]):
                 with errors_at(self, t):
                     gx, g, *more = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
-                constants = _summed(constants, more)
+                constants = _add_constants(constants, more)
                 gxs.put(t, gx)
         return gxs.tree(), g, *constants
 
@@ -141,7 +141,8 @@ class Scan(Wrapper):
             raise value_error("scan", rule, x)
         lengths = {leaf.shape[0] if isinstance(leaf, Tensor) and leaf.dim() else 0 for leaf in tree.leaves(x[0])}
         if len(lengths) > 1 or 0 in lengths:
-            raise value_error("scan", "xs must have one number of steps, 1 or more", " and ".join(map(str, sorted(lengths))))
+            rule = "the tensors of xs must have the same number of steps, at least 1"
+            raise value_error("scan", rule, " and ".join(map(str, sorted(lengths))))
         return x
 
     def _run(
@@ -163,7 +164,7 @@ class Scan(Wrapper):
         return steps[::-1] if self.reverse else steps
 
     def _chunks(self, steps: list[int]) -> list[list[int]]:
-        """Divide the steps into groups that start from one kept carry."""
+        """Divide the steps into groups, each of which starts from a kept carry."""
         every = self.checkpoint_every or len(steps)
         return [steps[i : i + every] for i in range(0, len(steps), every)]
 
@@ -172,17 +173,17 @@ class Scan(Wrapper):
         return len(self._steps(cache[0][0])) if self.checkpoint_every else len(cache)
 
     def _backward(self, cache: Cache) -> list[tuple[list[int], Any]]:
-        """Return the groups of steps, last one first, each with its carry, or ``None`` if all caches are kept."""
+        """Return the groups of steps, the last group first, each with its carry, or ``None`` if all caches are kept."""
         steps = [*range(self._number(cache))]
         chunks = self._chunks(steps[::-1] if self.reverse else steps)
         return [*zip(chunks, cache[1] if self.checkpoint_every else [None], strict=True)][::-1]
 
     def _again(self, params: Params, cache: Cache, chunk: list[int], carry: Any) -> Any:
-        """Return the caches of a group of steps: the kept ones, or recomputed ones."""
+        """Return the caches of a group of steps, kept or recomputed."""
         return self._run(self.layer.apply, params, cache[0], carry, chunk, cache[2])[1] if self.checkpoint_every else cache
 
     def _gradients(self, cache: Cache, gy: Any) -> Any:
-        """Return gy, which must be a pair whose first part has the number of steps taken."""
+        """Return gy, after checking that it is a pair and its first part has the right number of steps."""
         if not isinstance(gy, tuple) or len(gy) != 2:
             raise value_error("scan", "gy must be a pair, the gradients of ys and of the last carry", describe(gy))
         for leaf in tree.leaves(gy[0]):
@@ -213,7 +214,7 @@ def scan(layer: Layer, *, reverse: bool = False, output_is_carry: bool = False, 
         (xs, carry) or (xs, carry, constants) → (ys, carry), steps along the first axis of every tensor in xs and ys.
 
     Params:
-        The layer's: one set for all steps. Step t has the key ``fold_in(rng, t)``.
+        The layer's params: one set for all steps. Step t has the key ``fold_in(rng, t)``.
 
     Cache:
         A tuple with the cache of each step; with ``checkpoint_every`` a tuple of x, the kept carries and the key.

@@ -1,4 +1,4 @@
-"""Reversibility: a pair of residual steps that can be undone, so only their output is kept.
+"""Reversibility: a pair of residual steps that can be inverted, so only their output is kept.
 
     y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
     x₂ = y₂ - g(y₁)         x₁ = y₁ - f(x₂)                 the inverse
@@ -23,28 +23,8 @@ _Pair = tuple[Tensor, Tensor]
 
 
 @frozen
-class Reversible(Combinator):
-    """Two residual steps on a pair, each computed from the other half; made by ``reversible``.
-
-        y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
-        h  = g₁ + g_g           gx = (h, g₂ + g_f)      gq, g_g = g.vjp(g₂)      gp, g_f = f.vjp(h)
-
-    Args:
-        f: The layer from the second half to the shape of the first.
-        g: The layer from the first half to the shape of the second.
-
-    Params:
-        A pair, of f and of g.
-
-    Cache:
-        y, not copied, and the key. ``restore`` returns the pair of the caches of f and g.
-
-    Raises:
-        ValueError: If x is not a pair of floating tensors, or f(x₂) is not like x₁, or g(y₁) not like x₂, in shape and dtype.
-    """
-
-    label = "reversible"
-    passes_gradients_on = True
+class Halves(Combinator):
+    """Base of combinators of two layers: f updates the first half of x from the second, and g the second from the first."""
 
     f: Layer = field(validator=layers_only)
     g: Layer = field(validator=layers_only)
@@ -59,7 +39,32 @@ class Reversible(Combinator):
         return [(None, "0"), (None, "1"), ("0", "1"), (None, None), ("0", None), ("1", None)]
 
     def location(self, name: Any) -> str:
-        return f"reversible, {'fg'[int(name)]}"
+        return f"{self.label}, {'fg'[int(name)]}"
+
+
+@frozen
+class Reversible(Halves):
+    """Two residual steps on a pair, each computed from the other half; made by ``reversible``.
+
+        y₁ = x₁ + f(x₂)         y₂ = x₂ + g(y₁)
+        h  = g₁ + g_g           gx = (h, g₂ + g_f)      gq, g_g = g.vjp(g₂)      gp, g_f = f.vjp(h)
+
+    Args:
+        f: The layer from the second half to the shape of the first.
+        g: The layer from the first half to the shape of the second.
+
+    Params:
+        A pair: the params of f and the params of g.
+
+    Cache:
+        y, not copied, and the key. ``restore`` returns the pair of the caches of f and g.
+
+    Raises:
+        ValueError: If x is not a pair of floating tensors, or f(x₂) or g(y₁) does not have the shape and dtype of x₁ or x₂.
+    """
+
+    label = "reversible"
+    passes_gradients_on = True
 
     def apply(self, params: Params, x: _Pair, rng: Rng = None) -> tuple[_Pair, Output]:
         y = self(params, x, rng)
@@ -121,7 +126,7 @@ class Reversible(Combinator):
         return layer, output(layer, x)
 
     def _step(self, i: int, p: Params, x: Tensor, rng: Rng, like: Tensor) -> Tensor:
-        """Compute f or g. Torch would broadcast or promote an output unlike the tensor it is added to."""
+        """Compute f or g, and check its output: torch would broadcast another shape and promote another dtype."""
         layer = self.g if i else self.f
         with errors_at(self, i):
             step = layer(p, x, child_key(layer, rng, i))
@@ -131,7 +136,7 @@ class Reversible(Combinator):
         return step
 
     def _backward(self, params: Params, cache: Cache, gy: Any) -> tuple[Any, Any, _Pair]:
-        """Return the params and the caches of f and g, and gy, which must be a pair."""
+        """Return the params and the caches of f and g, and gy, after checking that it is a pair."""
         if not isinstance(gy, tuple) or len(gy) != 2:
             raise value_error("reversible", "gy must be a pair", describe(gy))
         return self.entries(params), self._caches_of(params, cache), gy
@@ -144,7 +149,7 @@ class Reversible(Combinator):
 
 
 def reversible(f: Layer, g: Layer) -> Reversible:
-    """Update each half of x with a layer of the other half; the inverse replaces the cache.
+    """Update each half of x with a layer of the other half, and invert these steps instead of keeping a cache.
 
         y₁ = x₁ + f(x₂)      y₂ = x₂ + g(y₁)
         x₂ = y₂ - g(y₁)      x₁ = y₁ - f(x₂)      the inverse
@@ -163,13 +168,13 @@ def reversible(f: Layer, g: Layer) -> Reversible:
         x ((..., n₁), (..., n₂)) → y of the same shapes.
 
     Params:
-        A pair, of f and of g.
+        A pair: the params of f and the params of g.
 
     Cache:
         y, not copied, and the key.
 
     Raises:
-        ValueError: If x is not a pair of floating tensors, or f(x₂) is not like x₁, or g(y₁) not like x₂, in shape and dtype.
+        ValueError: If x is not a pair of floating tensors, or f(x₂) or g(y₁) does not have the shape and dtype of x₁ or x₂.
 
     References:
         Gomez et al. 2017, algorithm 1.

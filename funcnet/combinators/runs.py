@@ -21,7 +21,7 @@ Ends = tuple[int, ...]
 
 
 class Output(NamedTuple):
-    """What an invertible layer keeps: its output and its key, from which ``restore`` computes x and the cache."""
+    """The cache of an invertible layer, or of a run: the output and the key, from which ``restore`` computes x and the caches."""
 
     y: Any
     rng: Rng
@@ -37,7 +37,7 @@ def ends_of(layers: tuple[Layer, ...]) -> Ends:
 
 
 def kept(y: Any, rng: Rng, *, stochastic: bool) -> Output:
-    """Return what is kept instead of caches. The key is a tensor, like everything in a cache."""
+    """Return the output and the key, which are kept instead of caches. The key is a tensor, like everything in a cache."""
     return Output(y, random.as_key(rng) if stochastic and rng is not None else None)
 
 
@@ -56,7 +56,7 @@ def apply(net: Any, ends: Ends, params: Params, x: Any, rng: Rng) -> tuple[Any, 
 
 
 def cache_at(net: Any, ends: Ends, entries: Any, cache: Cache, i: int, after: Output | None) -> tuple[Cache, Output | None]:
-    """Return the cache of layer i and the output that its input is; ``after`` is the output of layer i if known.
+    """Return the cache of layer i, and its input as the output of layer i - 1; ``after`` is the output of layer i, if known.
 
     In the backward pass the last layer of a run finds its output in the cache.
     """

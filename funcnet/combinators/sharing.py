@@ -31,7 +31,7 @@ class Shared(Wrapper):
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
         A tuple with one entry per entry of x.
@@ -111,7 +111,7 @@ def shared(layer: Layer) -> Shared:
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
         A tuple with one entry per entry of x.
@@ -130,7 +130,7 @@ def shared(layer: Layer) -> Shared:
 
 @frozen
 class Tied(Wrapper):
-    """A net some of whose params are used in several places; made by ``tied``.
+    """A net that uses some of its params in several places; made by ``tied``.
 
         y = f(p, x) with p_b = p_a      gp_a += gp_b      for paths a, b in one group
 
@@ -139,14 +139,14 @@ class Tied(Wrapper):
         groups: Tuples of at least two paths that share params; the first path holds them.
 
     Params:
-        The net's, with ``None`` at every path but the first of each group.
+        The net's params, with ``None`` at every path of a group except the first.
 
     Cache:
-        The net's.
+        The net's cache.
 
     Raises:
-        ValueError: If a path is not in params, if places of a group differ in shape, and if params has tensors at a path that
-            is not the first of its group.
+        ValueError: If a path is not in params, if the shapes at the paths of a group differ, or if params has tensors at a path
+            that is not the first of its group.
     """
 
     label = "tied"
@@ -213,7 +213,7 @@ class Tied(Wrapper):
             raise value_error("tied", f"each path must be one of {names}, or a prefix of them", repr(path)) from None
 
     def filled(self, params: Params) -> Params:
-        """Return the net's params: copy what is at the first path of each group to the others.
+        """Return the net's params: the params at the first path of each group are put at its other paths too.
 
         Args:
             params: Params as ``init`` returns them, with ``None`` at the other paths.
@@ -239,7 +239,7 @@ class Tied(Wrapper):
         return kept
 
     def without_copies(self, params: Any) -> Any:
-        """Replace the leaves at all but the first path of each group with ``None``.
+        """Replace the leaves at all paths of each group except the first with ``None``.
 
         Args:
             params: Params, or gradients, of the net.
@@ -266,10 +266,10 @@ def tied(net: Layer, *groups: tuple[str, ...]) -> Tied:
             all params of a layer: ``tied(parallel(f, f), ("0", "1"))``.
 
     Params:
-        The net's, with ``None`` at every path but the first of each group.
+        The net's params, with ``None`` at every path of a group except the first.
 
     Cache:
-        The net's.
+        The net's cache.
 
     Raises:
         ValueError: For a group of fewer than two paths; in ``init``, if a path is not in params or the shapes differ.

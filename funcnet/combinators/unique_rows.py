@@ -3,7 +3,7 @@
     y[i] = f(u)[k[i]]           u: the distinct rows, with x[i] = u[k[i]]
     gp   = f.grads(p, c, gu)    gu[j] = Σ gy[i] over k[i] = j
 
-x has integers, so gx is ``None``.
+x holds integers, so gx is ``None``.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ _Kept = tuple[Cache, Tensor | None, int]
 
 @frozen
 class Uniqued(Wrapper):
-    """A layer of integers that computes equal rows once; made by ``uniqued``.
+    """A layer that computes equal rows of integers only once; made by ``uniqued``.
 
         y[i] = f(u)[k[i]]           u: the distinct rows, with x[i] = u[k[i]]
         gp   = f.grads(p, c, gu)    gu[j] = Σ gy[i] over k[i] = j      gx is ``None``
@@ -37,13 +37,13 @@ class Uniqued(Wrapper):
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, the indices k, ``None`` if all rows are computed, and the number of distinct rows.
+        The layer's cache, the indices k, ``None`` if all rows are computed, and the number of distinct rows.
 
     Raises:
-        ValueError: If the layer is stochastic or depends on the batch, or x does not have integers and at least one axis.
+        ValueError: If the layer is stochastic or depends on the batch, or x is not an integer tensor with at least one axis.
     """
 
     label = "uniqued"
@@ -52,19 +52,19 @@ class Uniqued(Wrapper):
 
     def __attrs_post_init__(self) -> None:
         if self.layer.stochastic or self.layer.batch_dependent:
-            rule = "the layer may neither be stochastic nor batch_dependent"
+            rule = "the layer must be neither stochastic nor batch_dependent"
             raise value_error("uniqued", rule, repr(self.layer))
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Any, _Kept]:
-        rows, which = _different(_integers(x))
+        rows, which = _find_distinct(_require_integers(x))
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, rows)
-        return _handed(y, which), (cache, which, rows.shape[0])
+        return _copy_to_rows(y, which), (cache, which, rows.shape[0])
 
     def __call__(self, params: Params, x: Tensor, rng: Rng = None) -> Any:
-        rows, which = _different(_integers(x))
+        rows, which = _find_distinct(_require_integers(x))
         with errors_at(self, ""):
-            return _handed(self.layer(params, rows), which)
+            return _copy_to_rows(self.layer(params, rows), which)
 
     def vjp(self, params: Params, cache: _Kept, gy: Any) -> tuple[Grads, None]:
         return self.grads(params, cache, gy), None
@@ -72,7 +72,7 @@ class Uniqued(Wrapper):
     def grads(self, params: Params, cache: _Kept, gy: Any) -> Grads:
         inner, which, count = cache
         with errors_at(self, ""):
-            return self.layer.grads(params, inner, gy if which is None else tree.map(lambda g: _gathered(g, which, count), gy))
+            return self.layer.grads(params, inner, gy if which is None else tree.map(lambda g: _sum_equal(g, which, count), gy))
 
     def input_grad(self, params: Params, cache: _Kept, gy: Any) -> None:
         return None
@@ -90,7 +90,7 @@ def uniqued(layer: Layer) -> Uniqued:
         y[i] = f(u)[k[i]]           u: the distinct rows, with x[i] = u[k[i]]
         gp   = f.grads(p, c, gu)    gu[j] = Σ gy[i] over k[i] = j      gx is ``None``
 
-    ``uniqued(serial(Embedding(1000, 64), Linear(64, 256)))`` is for texts of few distinct words. The number of distinct rows
+    ``uniqued(serial(Embedding(1000, 64), Linear(64, 256)))`` suits texts with few distinct words. The number of distinct rows
     depends on the data, so compiled code, ``vmap`` and the meta device compute all rows, with the same result.
 
     Args:
@@ -100,13 +100,13 @@ def uniqued(layer: Layer) -> Uniqued:
         x (N, ...), integers → y (N, ...).
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, the indices k, ``None`` if all rows are computed, and the number of distinct rows.
+        The layer's cache, the indices k, ``None`` if all rows are computed, and the number of distinct rows.
 
     Raises:
-        ValueError: If the layer is stochastic or depends on the batch, or x does not have integers and at least one axis.
+        ValueError: If the layer is stochastic or depends on the batch, or x is not an integer tensor with at least one axis.
 
     >>> import torch
     >>> from funcnet.layers.embedding.embedding import Embedding
@@ -117,7 +117,7 @@ def uniqued(layer: Layer) -> Uniqued:
     return Uniqued(layer)
 
 
-def _integers(x: Any) -> Tensor:
+def _require_integers(x: Any) -> Tensor:
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dim() == 0:
         raise value_error("uniqued", "x must be integers with at least one axis", x)
     return x
@@ -125,19 +125,19 @@ def _integers(x: Any) -> Tensor:
 
 # 4096 integers with 65 distinct values, through Embedding(1000, 64) and Linear(64, 256), take 0.15 ms forward on one thread, and
 # 0.37 with the gradients; without uniqued 0.66 and 2.4. With all 1000 values they take 0.33 and 1.4.
-def _different(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the distinct rows and the index of each row among them; x and ``None`` if their number cannot be known."""
+def _find_distinct(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the distinct rows and the index of each row among them; x and ``None`` if their number is not available."""
     if not is_eager() or x.is_meta or not x.numel() or is_dtensor(x):
         return x, None
     rows, which = torch.unique(x, return_inverse=True, dim=None if x.dim() == 1 else 0)
     return rows, which
 
 
-def _handed(y: Any, which: Tensor | None) -> Any:
+def _copy_to_rows(y: Any, which: Tensor | None) -> Any:
     return y if which is None else tree.map(lambda leaf: leaf.index_select(0, which), y)
 
 
-def _gathered(g: Tensor, which: Tensor, count: int) -> Tensor:
-    """Sum the gradients of equal rows; the transpose of ``_handed``."""
+def _sum_equal(g: Tensor, which: Tensor, count: int) -> Tensor:
+    """Sum the gradients of equal rows; the transpose of ``_copy_to_rows``."""
     wide = in_single(g)
     return rounded(wide.new_zeros(count, *g.shape[1:]).index_add(0, which, wide), g)

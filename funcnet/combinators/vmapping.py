@@ -13,7 +13,7 @@ from funcnet.flattening import Tree
 
 
 def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, ...] = ()) -> Any:
-    """Call f for all n members at once, with ``vmap`` over the first axes of all arguments but the shared ones.
+    """Call f for all n members at once, with ``vmap`` over the first axes of all arguments except shared arguments.
 
     ``vmap`` takes only tensors, so all other leaves (shapes in caches, absent gradients) bypass it.
     """
@@ -35,7 +35,7 @@ def mapped(n: int, f: Callable[..., Any], *arguments: Tree, shares: tuple[int, .
 
 
 def _require_one_kind(tensors: list[Tensor]) -> None:
-    """Raise for sparse tensors, and for meta tensors among others: ``vmap`` accepts them where kernels do not."""
+    """Raise for sparse tensors, and for a mix of meta and other tensors: ``vmap`` accepts them where kernels do not."""
     odd = [leaf for leaf in tensors if leaf.layout is not torch.strided]
     if odd or len({leaf.is_meta for leaf in tensors if leaf.dim()}) > 1:
         got = describe(odd[0]) if odd else "some on the meta device"

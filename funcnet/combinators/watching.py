@@ -26,7 +26,7 @@ def _function_or_none(value: Any, attribute: Any, got: Any) -> None:
 
 @frozen
 class Tap(Wrapper):
-    """A layer whose output and gradient functions observe; made by ``tap``.
+    """A layer that passes its output and the gradient of it to functions; made by ``tap``.
 
         y = f(x)      gp, gx = f.vjp(gy)      on_apply(y), on_vjp(gy)
 
@@ -36,10 +36,10 @@ class Tap(Wrapper):
         on_vjp: A function of gy, or ``None``.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
     """
 
     label = "tap"
@@ -56,27 +56,27 @@ class Tap(Wrapper):
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         with errors_at(self, ""):
             y, cache = self.layer.apply(params, x, rng)
-        _tell(self.on_apply, y)
+        _call(self.on_apply, y)
         return y, cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         with errors_at(self, ""):
             y = self.layer(params, x, rng)
-        _tell(self.on_apply, y)
+        _call(self.on_apply, y)
         return y
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
-        _tell(self.on_vjp, gy)
+        _call(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.vjp(params, cache, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        _tell(self.on_vjp, gy)
+        _call(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.grads(params, cache, gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        _tell(self.on_vjp, gy)
+        _call(self.on_vjp, gy)
         with errors_at(self, ""):
             return self.layer.input_grad(params, cache, gy)
 
@@ -93,8 +93,8 @@ class Tap(Wrapper):
         return f"tap({', '.join([repr(self.layer), *[f'{key}={name_of(f)}' for key, f in functions.items() if f is not None]])})"
 
 
-def _tell(f: Callable[[Any], Any] | None, values: Any) -> None:
-    """Call the function, if any, unless there are no numbers to see, as on the meta device, where sizes are inferred."""
+def _call(f: Callable[[Any], Any] | None, values: Any) -> None:
+    """Call the function, if any; not on the meta device, where sizes are inferred and tensors hold no numbers."""
     if f is not None and not any([isinstance(leaf, Tensor) and leaf.is_meta for leaf in flatten_together(values)[0]]):  # noqa: C419
         f(values)
 
@@ -104,20 +104,20 @@ def tap(layer: Layer, on_apply: Callable[[Any], Any] | None = None, on_vjp: Call
 
         y = f(x)      gp, gx = f.vjp(gy)
 
-    ``serial(Linear(2, 9), tap(Tanh(), print), Linear(9, 2))`` prints activations. What the functions return is ignored. Compiled
-    code calls them while it is traced, so they must be traceable. They are not called on the meta device, where ``infer_sizes``
-    and ``summary`` run a net.
+    ``serial(Linear(2, 9), tap(Tanh(), print), Linear(9, 2))`` prints activations. Return values of the functions are ignored.
+    Compiled code calls them while it is traced, so they must be traceable. They are not called on the meta device, where
+    ``infer_sizes`` and ``summary`` run a net.
 
     Args:
         layer: The layer f.
-        on_apply: Called in ``apply`` and ``__call__``. Use a function defined in a module: it prints and pickles.
+        on_apply: Called in ``apply`` and ``__call__``. A function at the top level of a module pickles, and prints by name.
         on_vjp: Called once in each of ``vjp``, ``grads`` and ``input_grad``.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's.
+        The layer's cache.
 
     Raises:
         ValueError: If ``on_apply`` or ``on_vjp`` is neither callable nor ``None``.
@@ -141,10 +141,10 @@ class Checked(Wrapper):
         layer: The layer f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and x and the key, which locate the error.
+        The layer's cache, and x and the key, which locate the error.
 
     Raises:
         FloatingPointError: At the first NaN or infinity, with its path within the layer and its direction.
@@ -171,23 +171,23 @@ class Checked(Wrapper):
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, ""):
             found = self.layer.vjp(params, cache[0], gy)
-        return self._judged(params, cache, gy, found)  # type: ignore[no-any-return]
+        return self._require_finite(params, cache, gy, found)  # type: ignore[no-any-return]
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, ""):
             found = self.layer.grads(params, cache[0], gy)
-        made: Params = self._judged(params, cache, gy, found)
+        made: Params = self._require_finite(params, cache, gy, found)
         return made
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, ""):
             found = self.layer.input_grad(params, cache[0], gy)
-        return self._judged(params, cache, gy, found)
+        return self._require_finite(params, cache, gy, found)
 
     def inner_cache(self, cache: Cache) -> Cache:
         return cache[0]
 
-    def _judged(self, params: Params, cache: Cache, gy: Any, found: Any) -> Any:
+    def _require_finite(self, params: Params, cache: Cache, gy: Any, found: Any) -> Any:
         if not _is_finite((gy, found)):
             if not _is_finite(gy):
                 _raise(self.layer, "", "the gradient of the output", "backward")
@@ -195,13 +195,13 @@ class Checked(Wrapper):
         return found
 
     def _find_forward(self, params: Params, x: Any, rng: Rng, y: Any) -> None:
-        """Raise at the first layer whose output is not finite. A cache may hold meaningful infinities, as those of masks do."""
-        _watched(self.layer).apply(params, x, rng)
+        """Raise at the first layer with an output that is not finite. A cache can hold valid infinities, as with masks."""
+        _watch(self.layer).apply(params, x, rng)
         if not _is_finite(y):
             _raise(self.layer, "", "the output", "forward")
 
     def _find_backward(self, params: Params, cache: Cache, gy: Any) -> NoReturn:
-        watched = _watched(self.layer)
+        watched = _watch(self.layer)
         watched.vjp(params, watched.apply(params, *cache[1:])[1], gy)
         _raise(self.layer, "", "a gradient", "backward")
 
@@ -214,18 +214,18 @@ def checked(layer: Layer) -> Checked:
 
         y = f(x)      gp, gx = f.vjp(gy)
 
-    It checks y, the cache and the gradients, which takes one pass over each. When it finds something, it runs the net once more,
-    layer by layer, to find the place. In compiled code, under ``torch.func`` and on the meta device nothing is checked, since the
-    numbers are hidden.
+    It checks y, the cache and the gradients, which takes one pass over each. If it finds a NaN or an infinity, it runs the net
+    once more, layer by layer, to locate it. In compiled code, under ``torch.func`` and on the meta device nothing is checked,
+    since the numbers cannot be read.
 
     Args:
         layer: The layer or net f.
 
     Params:
-        The layer's.
+        The layer's params.
 
     Cache:
-        The layer's, and x and the key, which locate the error.
+        The layer's cache, and x and the key, which locate the error.
 
     Raises:
         FloatingPointError: At the first NaN or infinity, with its path within the net and its direction, forward or backward.
@@ -266,9 +266,9 @@ class _Watched(StandIn):
         return self.vjp(params, cache, gy)[1]
 
 
-def _watched(layer: Layer, path: str = "") -> Layer:
+def _watch(layer: Layer, path: str = "") -> Layer:
     """Return the net with every layer replaced by a watched one, inner layers first."""
-    inside = {name: _watched(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
+    inside = {name: _watch(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
     return stand_in_for(with_stand_ins(layer, inside), _Watched, path=path)
 
 
@@ -278,6 +278,6 @@ def _raise(layer: Layer, path: str, what: str, direction: str) -> NoReturn:
 
 
 def _is_finite(values: Any) -> bool:
-    """Tell whether all floating numbers are finite; true if they cannot be read."""
+    """Return whether all floating numbers are finite; ``True`` if they cannot be read."""
     leaves = [leaf for leaf in flatten_together(values)[0] if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     return not is_eager() or bool(tree.all_finite([leaf for leaf in leaves if not leaf.is_meta]))

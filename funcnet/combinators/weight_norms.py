@@ -3,8 +3,8 @@
     weight norm     w = g v / ‖v‖             gg = ⟨gw, v⟩ / ‖v‖            gv = (g / ‖v‖) (gw - (gg / ‖v‖) v)
     spectral norm   w = r / σ, σ = uᵀ r v     gr = gw / σ - (⟨gw, r⟩ / σ²) u vᵀ
 
-gw and gx come from f.vjp of gy. ‖v‖ and ⟨,⟩ of weight norm are taken over all axes but ``dim``. Spectral norm holds u and v
-fixed; r and u vᵀ are matrices whose rows are the entries along ``dim``.
+gw and gx come from f.vjp of gy. Weight norm takes ‖v‖ and ⟨,⟩ over all axes except ``dim``. Spectral norm treats u and v as
+constants; r and u vᵀ are matrices whose rows are the entries along ``dim``.
 """
 
 from typing import Any
@@ -63,13 +63,13 @@ class _WeightNorm(Parametrization):
 
 @adds_location("weight_norm")
 def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Parametrized:
-    """Train the magnitudes of a weight, ``original0``, apart from its directions, ``original1``.
+    """Train the magnitudes of a weight, ``original0``, separately from its directions, ``original1``.
 
         w  = g v / ‖v‖             y  = f(w, x)         g: original0, v: original1
         gg = ⟨gw, v⟩ / ‖v‖         gv = (g / ‖v‖) (gw - (gg / ‖v‖) v)
 
-    Norms and products are taken over all axes but ``dim``. At first w is the weight that the layer draws. A direction of length 0
-    is divided by 1: it gives a weight of 0 with gradients, where torch has NaN.
+    Norms and products are taken over all axes except ``dim``. At first w is the layer's initial weight. A direction of length 0
+    is divided by 1: it gives a weight of 0 with finite gradients, where torch gives NaN.
 
     Args:
         layer: The layer f.
@@ -77,7 +77,7 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Para
         dim: Axis along which each entry has its own magnitude; ``None`` for a single one.
 
     Params:
-        The layer's, with ``original0`` and ``original1`` under ``parametrizations.weight`` instead of the weight.
+        The layer's params, with ``original0`` and ``original1`` under ``parametrizations.weight`` instead of the weight.
 
     Raises:
         ValueError: If the weight has no axis ``dim``.
@@ -96,7 +96,7 @@ def weight_norm(layer: Layer, name: str = "weight", dim: int | None = 0) -> Para
 
 @frozen
 class _SpectralNorm(Parametrization):
-    """Divide a matrix by its largest singular value, estimated with two vectors that are kept."""
+    """Divide a matrix by its largest singular value, estimated with two stored vectors."""
 
     label = "spectral_norm"
 
@@ -112,7 +112,7 @@ class _SpectralNorm(Parametrization):
         matrix = self._matrix(w)
         vectors = [random.normal(random.fold_in(rng, i), (n,)).to(w.dtype) for i, n in enumerate(matrix.shape)]
         u, v = map(self._unit, vectors)
-        return self._iterated(matrix, u, v, 15), w  # torch starts with 15 iterations too
+        return self._iterate(matrix, u, v, 15), w  # torch starts with 15 iterations too
 
     def call(self, layer: Layer, name: str) -> str:
         return f"spectral_norm({layer!r}, {name!r}, {self.n_power_iterations!r}, {self.eps!r}, {self.dim!r})"
@@ -135,7 +135,7 @@ class _SpectralNorm(Parametrization):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         matrix = self._matrix(cache[0])
-        return self._iterated(matrix, *self._vectors(params, cache[0], matrix), self.n_power_iterations)
+        return self._iterate(matrix, *self._vectors(params, cache[0], matrix), self.n_power_iterations)
 
     def _vectors(self, params: Params, x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return u and v, after checking that they fit the matrix of x."""
@@ -146,7 +146,7 @@ class _SpectralNorm(Parametrization):
                 raise value_error("spectral_norm", rule, leaf)
         return params["_u"], params["_v"]
 
-    def _iterated(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
+    def _iterate(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
         for _ in range(times):
             u = self._unit(matrix @ v)
             v = self._unit(matrix.mT @ u)
@@ -169,18 +169,18 @@ def spectral_norm(
         gr = gw / σ - (⟨gw, r⟩ / σ²) u vᵀ      σ = uᵀ r v       u ← r v / ‖r v‖,  v ← rᵀ u / ‖rᵀ u‖ in update_stats
 
     ``apply`` reads the singular vectors u and v, ``0._u`` and ``0._v``, in params; they have no gradient. ``update_stats`` moves
-    them with the weight that ``apply`` saw. A step therefore uses the vectors that the step before left; torch iterates before
-    it uses them. A singular value of 0 counts as 1.
+    them with the weight that ``apply`` saw. A step therefore uses the vectors from the previous step; torch iterates before it
+    uses them. A singular value of 0 is replaced by 1.
 
     Args:
         layer: The layer f.
         name: Name of the weight in its params.
         n_power_iterations: Number of power iterations in each ``update_stats``.
-        eps: Lower bound of the norms by which u and v are divided.
+        eps: Lower bound of the norms that u and v are divided by.
         dim: Axis of the rows of the matrix. By default 0, or 1 for a transposed convolution.
 
     Params:
-        The layer's, with ``original``, ``0._u`` and ``0._v`` under ``parametrizations.weight`` instead of the weight.
+        The layer's params, with ``original``, ``0._u`` and ``0._v`` under ``parametrizations.weight`` instead of the weight.
 
     Raises:
         ValueError: If the weight has fewer than two axes, or no axis ``dim``.
@@ -195,5 +195,5 @@ def spectral_norm(
     >>> round(float(torch.linalg.matrix_norm(w, 2)), 3)
     1.0
     """
-    transposed = getattr(layer, "weight_output_axis", None) == 1  # Parametrized refuses other objects than layers
+    transposed = getattr(layer, "weight_output_axis", None) == 1  # Parametrized rejects anything but a layer
     return Parametrized(layer, _SpectralNorm(n_power_iterations, eps, int(transposed) if dim is None else dim), name)

@@ -1,7 +1,7 @@
-"""Wiring: the nodes of a graph in an order in which each follows its inputs, and the checks of a graph's arguments.
+"""Wiring: the nodes of a graph, sorted so that each follows its inputs, and the checks of a graph's arguments.
 
-A node is (name, layer, inputs). With the name of another node in place of the layer it applies that node's layer, with the same
-params. Dotted names nest the params. Values and their gradients are dicts by name.
+A node is (name, layer, inputs). With the name of another node in place of the layer it reuses that node's layer and params.
+Dotted names nest the params. Values and their gradients are dicts by name.
 """
 
 from graphlib import CycleError, TopologicalSorter
@@ -46,12 +46,12 @@ def nodes_field(value: Any, attribute: Any, got: Any) -> None:
 
 
 def layers_of(nodes: Any) -> dict[str, Layer]:
-    """Return the layers of nodes by name, without the nodes that use the layer of another."""
+    """Return the layers of nodes by name, without nodes that reuse a layer."""
     return {name: layer for name, layer, *_ in nodes if isinstance(layer, Layer)}
 
 
 def read_node(name: str, given: Any, names: list[str], layers: dict[str, Layer]) -> AnyNode:
-    """Read ``(layer, *inputs)``. Inputs must be known names; a name in place of the layer must be that of a node with a layer."""
+    """Read ``(layer, *inputs)``. Inputs must be in ``names``; a name in place of the layer must be a key of ``layers``."""
     if not isinstance(given, tuple) or not given or not isinstance(given[0], (Layer, str)):
         raise value_error("graph", f"node {name!r} must be a tuple (layer, *inputs)", describe(given))
     if isinstance(given[0], str) and given[0] not in layers:
@@ -110,13 +110,13 @@ def require_leading(inputs: Names, nodes: tuple[AnyNode, ...], outputs: Names) -
 
 
 def numbered(nodes: tuple[AnyNode, ...]) -> dict[str, int]:
-    """Return the numbers of nodes for their keys: child i has i, and nodes that use another's layer come after the children."""
+    """Return the numbers of nodes for their keys: child i has i, and nodes that reuse a layer come after the children."""
     layers = [name for name, layer, _ in nodes if isinstance(layer, Layer)]
     return {name: i for i, name in enumerate([*layers, *[name for name, layer, _ in nodes if isinstance(layer, str)]])}
 
 
 def written(layer: Layer | str, ins: Names) -> str:
-    """Write the tuple of a node, as ``graph`` takes it."""
+    """Return the tuple of a node as source code, in the form that ``graph`` takes."""
     return f"({', '.join(map(repr, (layer, *ins)))}{'' if ins else ','})"
 
 
@@ -133,7 +133,7 @@ def nested(by_name: dict[str, Any]) -> dict[str, Any]:
 
 
 def places(tree: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Write nested dicts as nested tuples of pairs, which a value can hold."""
+    """Convert nested dicts to nested tuples of pairs, which are hashable."""
     return tuple([(key, places(inner) if isinstance(inner, dict) else inner) for key, inner in tree.items()])
 
 
@@ -152,12 +152,12 @@ def fill_flat(found: dict[str, Any], tree: Any, like: tuple[tuple[str, Any], ...
 
 
 def pick(values: Values, names: Names) -> Any:
-    """Return the value of one name, or the tuple of the values of several."""
+    """Return the value of a single name, or a tuple of the values of several names."""
     return values[names[0]] if len(names) == 1 else tuple([values[name] for name in names])
 
 
 def collect(gvalues: Values, names: Names, g: Any) -> None:
-    """Add the gradient of one name, or a tuple of gradients of several, to those collected before; the transpose of ``pick``."""
+    """Add the gradient of one name, or of several as a tuple, to the gradients collected so far; the transpose of ``pick``."""
     if len(names) == 1 and names[0] not in gvalues:
         gvalues[names[0]] = g
         return

@@ -6,7 +6,6 @@ is part of the structure, since a function can iterate over them.
 """
 
 from collections.abc import Hashable
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -15,12 +14,10 @@ from torch import Tensor
 from funcnet.codec import TreeCodec
 from funcnet.flattening import NODES, Tree
 from funcnet.kernels import choices
-from funcnet.kernels.tracing import autocast_dtypes, is_autocast, tensor_guard, tensor_likeness
+from funcnet.kernels.tracing import any_nested, autocast_dtypes, is_autocast, tensor_guard, tensor_likeness
 
 CONSTANTS = (bool, int, float, str, type(None))
 """Types of leaves that are constants of a program; Dynamo guards leaves of other types."""
-
-_is_nested = attrgetter("is_nested")
 
 
 def key_of(arguments: Tree) -> Hashable:
@@ -77,7 +74,7 @@ class Kind:
         try:
             leaves = self._read(arguments)
             tensors = [x for x in leaves if isinstance(x, Tensor)] if self._constants else leaves
-            nested = True in map(_is_nested, tensors)
+            nested = any_nested(tensors)
         except (LookupError, AttributeError):
             return None
         if nested or len(leaves) != len(tensors) + len(self._constants) or not self._guard(*tensors):

@@ -1,4 +1,4 @@
-"""Inductor's options for a graph, by the sizes of its tensors, its length and what it calls."""
+"""Inductor's options for a graph, by the sizes of its tensors, its length and its operators."""
 
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ THREADS = choice("threads of compiled loops", {"one": NEVER, "all": 0}, lambda c
 """Number of elements of the largest tensor from which a graph is compiled for several threads; see ``kernel_of``."""
 
 CALLS = choice("calls of compiled graphs", {"-O3": NEVER, "-O1": 0}, lambda cpu: 500, "nodes")
-"""Number of nodes from which the calls in a graph are compiled apart from its kernels, with ``-O1``; see ``kernel_of``."""
+"""Number of nodes from which the calls in a graph are compiled separately from its kernels, with ``-O1``; see ``kernel_of``."""
 
 STREAMS = choice("tensors in one compiled loop", {"up to 16": NEVER, "up to 8": 0}, lambda cpu: 1 << 23, "elements of all inputs")
 """Number of elements of all inputs from which Inductor puts fewer independent tensors into one loop.
@@ -92,17 +92,17 @@ def sends(graph: Any) -> bool:
 
 
 def needs_checks(graph: Any, values: list[Any]) -> bool:
-    """Return whether compiled code itself must compare sizes and strides: those of inputs, and of results of other kernels.
+    """Return whether compiled code must compare the sizes and strides of inputs, and of the results of other kernels.
 
-    The guard of a program has compared its inputs, a second comparison in C++ takes 0.25 µs for each. A step of pychrot, with 40
-    inputs, takes 57 µs without and 68 with them, that of the 2-25-25-25-2 net 37 and 40, with Adam 56 and 64 (AMD EPYC). Results
-    are compared in large graphs, where it costs nothing, and in those with custom operators, which may not do what their meta
-    functions promise.
+    A program's guard has already compared its inputs; a second comparison in C++ takes 0.25 µs per input. A step of pychrot, with
+    40 inputs, takes 57 µs without and 68 with it, a step of the 2-25-25-25-2 net 37 and 40, with Adam 56 and 64 (AMD EPYC).
+    Compiled code compares in large graphs, where the time does not matter, and in graphs with custom operators, whose results can
+    differ from their meta functions.
     """
     return not are_small(values) or any(map(_is_custom, graph.graph.nodes))
 
 
 def _is_custom(node: Any) -> bool:
-    """Return whether a node calls an operator that is not torch's."""
+    """Return whether a node calls an operator that is not one of torch's."""
     target = node.target
     return type(target).__module__ == "torch._ops" and str(target).partition(".")[0] not in ("aten", "prims")

@@ -106,8 +106,8 @@ struct FuncnetProduct {
         }
     }
 
-    // Compute the transposed result and transpose it: faster if c is narrow and b can be read as the left factor. static inline
-    void run_turned(const T* a, const T* b, const T* addend, T* c) {
+    // Compute the transposed result and transpose it: faster if c is narrow and b can be read as the left factor.
+    static inline void run_turned(const T* a, const T* b, const T* addend, T* c) {
         alignas(64) T turned[N * M];
         FuncnetProduct<T, N, M, K, BN, BK, AK, AM, ADDS, DN, DM>::run(b, a, addend, turned);
         turn<N, M>(turned, M, c, N);

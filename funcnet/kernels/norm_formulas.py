@@ -27,7 +27,7 @@ Gradients = tuple[Tensor, Any, Any]
 
 
 def _bound(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Return the largest magnitude along axes, at least 1, by which to divide x without changing the result."""
+    """Return the largest magnitude along axes, at least 1: a divisor of x that does not change the result."""
     return x.detach().abs().amax(axes, keepdim=True).clamp_min(1)
 
 

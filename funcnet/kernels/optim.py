@@ -66,7 +66,7 @@ def read(x: Tensor) -> Any:
 
 
 def beside(x: Tensor, like: Tensor) -> Tensor:
-    """Move a 0-d tensor to the device of another; return 0 if x is on the meta device, and so has no value."""
+    """Move a 0-d tensor to the device of another; return 0 if x is on the meta device, where it has no value."""
     return torch.zeros_like(like, dtype=x.dtype) if x.is_meta and not like.is_meta else x.to(like.device)
 
 

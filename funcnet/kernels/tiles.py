@@ -15,10 +15,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from funcnet.kernels.choices import NEVER, choice
+from funcnet.kernels.threads import are_several, with_one_openmp_thread
 from funcnet.precision import in_single, rounded
 
 _HALVES = {4: (torch.int64, torch.int32), 2: (torch.int32, torch.int16)} if sys.byteorder == "little" else {}
 """The integer dtypes with the size of two elements and of one, by the bytes of an element."""
+
+PAIRS = choice("threads of maxima in pairs", {"one": NEVER, "all": 0}, lambda cpu: 1 << 23, "elements of x")
+"""Number of elements of x from which maxima with indices use all threads, for windows with rows of two.
+
+µs for windows of 2×2 (AMD EPYC, Zen 4, two cores):
+
+    x                    two threads   one
+    64×32×14×14            443           413
+    64×16×28×28           1185           647
+    64×64×28×28           8983          3846
+    64×64×56×56          26131         25823
+
+For windows of 3×3, two threads take 0.5 to 0.7 times as long as one.
+"""
 
 Found = tuple[Tensor, Tensor | None]
 """The maximum of some tensors, and its offset from the first tensor; ``None`` for 0."""
@@ -45,6 +61,11 @@ def tile_max_with_indices(x: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, T
     Return ``None`` if an element may be NaN, for which other rules apply; the sum of y shows that, in 8 µs for 64×16×14×14.
     Indices are computed in the dtype of x, with masks of 1 and 0: bool masks take three times as long.
     """
+    alone = kernel[-1] == 2 and are_several() and x.numel() < PAIRS.value
+    return (_max_on_one_thread if alone else _max_with_indices)(x, kernel)
+
+
+def _max_with_indices(x: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
     shape, wide = x.shape[-len(kernel) :], in_single(x)
     steps = [math.prod(shape[i + 1 :]) for i in range(len(kernel))]
     found = _first_of_rows(wide, kernel)
@@ -55,6 +76,9 @@ def tile_max_with_indices(x: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, T
         return None
     code.add_(_first_indices(y.shape[-len(kernel) :], kernel, steps, y.dtype))
     return rounded(y, x), code.to(torch.int32).to(torch.int64)
+
+
+_max_on_one_thread = with_one_openmp_thread(_max_with_indices)
 
 
 def _first_indices(windows: Sequence[int], kernel: Sequence[int], steps: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -195,13 +195,13 @@ class ShapeDependent(Layer):
     make: Callable[[Any], Layer] = field(validator=function)
 
     def init(self, rng: Key | int) -> Params:
-        raise self._not_made()
+        raise self._placeholder_error()
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        raise self._not_made()
+        raise self._placeholder_error()
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
-        raise self._not_made()
+        raise self._placeholder_error()
 
     def __repr__(self) -> str:
         return f"shape_dependent({name_of(self.make)})"
@@ -217,7 +217,7 @@ class ShapeDependent(Layer):
             raise value_error(self, "the function must return a layer", describe(layer))
         return layer.infer(x)
 
-    def _not_made(self) -> Exception:
+    def _placeholder_error(self) -> Exception:
         return value_error(self, "the layer must be created first, with fn.infer_sizes(net, x)", "no shape")
 
 

@@ -60,12 +60,12 @@ class CalibrationError(Metric):
         return {"counted": count(), "right": count(), "confidence": amount()}
 
     def total_of(self, y: Tensor, target: Tensor) -> Total:
-        confidence, right, counted = self._judged(*scores(self, y, target, self.ignore_index))
+        confidence, right, counted = self._confidences(*scores(self, y, target, self.ignore_index))
         at = (confidence * self.n_bins).long().clamp(0, self.n_bins - 1)
         each = {"counted": counted.long(), "right": (right & counted).long(), "confidence": torch.where(counted, confidence, 0.0)}
         return {key: rows.new_zeros(self.n_bins).scatter_add(0, at, rows) for key, rows in each.items()}
 
-    def _judged(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _confidences(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the confidence of each row, whether it is correct, and whether it counts."""
         if y.shape[1] == 1:
             of = columns_of(self, self._probabilities(y), target, self.ignore_index)

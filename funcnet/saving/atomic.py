@@ -30,6 +30,17 @@ def require_new_file(who: str, path: Any) -> Path:
     return found
 
 
+def as_folder(given: Any) -> Any:
+    """Convert a string or path to a ``Path``; return other values unchanged."""
+    return Path(given) if isinstance(given, (str, os.PathLike)) and isinstance(os.fspath(given), str) and given != "" else given
+
+
+def valid_folder(value: Any, attribute: Any, got: Any) -> None:
+    """Validate the field ``folder``: a non-empty path."""
+    if not isinstance(got, Path):
+        raise value_error("Checkpoints", "folder must be a path, a non-empty str or Path", got)
+
+
 @contextmanager
 def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file next to ``path``, which replaces the file at the end; an exception removes it.

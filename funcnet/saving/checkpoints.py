@@ -1,7 +1,6 @@
 """Checkpoints: a folder with one file per saved step, where only the newest files are kept."""
 
 import atexit
-import os
 import re
 import threading
 import warnings
@@ -15,6 +14,7 @@ from attrs import field
 
 from funcnet.errors import flag, is_whole, size_or_none, value_error
 from funcnet.flattening import Tree
+from funcnet.saving.atomic import as_folder, valid_folder
 from funcnet.saving.background import save_in_background
 from funcnet.saving.files import load, load_metadata, save
 from funcnet.saving.folder_lock import FolderLock, all_locks, lock_of
@@ -22,17 +22,6 @@ from funcnet.value import Value, frozen
 
 _NAME = re.compile(r"step-(\d{9,})\.fn")
 _TEMPORARY = ".step-*.fn.*.tmp"
-
-
-def as_folder(given: Any) -> Any:
-    """Convert a string or path to a ``Path``; return other values unchanged."""
-    return Path(given) if isinstance(given, (str, os.PathLike)) and isinstance(os.fspath(given), str) and given != "" else given
-
-
-def valid_folder(value: Any, attribute: Any, got: Any) -> None:
-    """Validate the field ``folder``: a non-empty path."""
-    if not isinstance(got, Path):
-        raise value_error("Checkpoints", "folder must be a path, a non-empty str or Path", got)
 
 
 @frozen

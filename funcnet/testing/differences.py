@@ -218,17 +218,19 @@ class _Measure:
     def _quick(self, path: str, leaf: Tensor, g: Tensor) -> list[_Slope]:
         """Measure a small leaf along directions with all its elements; return no slope if one disagrees.
 
-        The coefficients are random, so errors do not cancel. An error of one element that is as large as the tolerance changes
-        the slope along a direction by about 1/√n of the tolerance, where n is the number of elements: no more is allowed. Among
-        elements of very different sizes it could be smaller, so they are left to the search.
+        The coefficients are random, so errors do not cancel. A direction may differ by no more than the smallest error for which
+        any of the elements would be rejected.
         """
         slopes, n = list[_Slope](), leaf.numel()
-        for seed in range(_DIRECTIONS if n > _DIRECTIONS and float(leaf.abs().max()) <= _SIMILAR else 0):
+        for seed in range(_DIRECTIONS if n > _DIRECTIONS else 0):
             v = coefficients(n, seed).to(leaf).reshape(leaf.shape) * leaf.abs().clamp_min(1)
-            found = self._closest(path, v, g, _STEPS[:2], self.tolerance / n**0.5)
-            if found.error > self.tolerance / n**0.5:
+            analytic, root_mean_square = float((g * v).sum()), float(torch.linalg.vector_norm(g)) / n**0.5
+            allowed = self.tolerance * root_mean_square * float(v.abs().min()) + self.rounding
+            measured = (self._slope(path, v, step) for step in _STEPS[1:3])  # v is long
+            numeric = next((one for one in measured if abs(analytic - one) <= allowed), None)
+            if numeric is None:
                 return []
-            slopes.append(found)
+            slopes.append(_Slope(analytic, numeric, self._error(analytic, numeric, slope_scale(g, v))))
         return slopes
 
     def _search(self, path: str, leaf: Tensor, g: Tensor, indices: Tensor, seed: int) -> Iterator[_Slope]:
@@ -254,25 +256,17 @@ class _Measure:
 
         With ``kinks``, a kink excuses a difference. This is right for one element; for several it would hide errors.
         """
-        best = self._closest(path, v, g, _STEPS, self.tolerance)
-        if best.error <= self.tolerance:
-            return best
-        analytic, floor = best.analytic, slope_scale(g, v)
+        analytic, floor = float((g * v).sum()), slope_scale(g, v)
+        best = _Slope(analytic, math.nan, math.inf)
+        for step in _STEPS:
+            numeric = self._slope(path, v, step)
+            best = min(best, _Slope(analytic, numeric, self._error(analytic, numeric, floor)), key=lambda one: one.error)
+            if best.error <= self.tolerance:
+                return best
         best = attrs.evolve(best, error=min(best.error, self._error(analytic, best.numeric, floor, self._lost(path, v))))
         if best.error <= self.tolerance:
             return best
         return _Slope(analytic, analytic, 0.0) if kinks and self._on_a_kink(path, v, analytic, floor) else best
-
-    def _closest(self, path: str, v: Tensor, g: Tensor, steps: tuple[float, ...], enough: float) -> _Slope:
-        """Measure along v with one step after the other until the error is small enough; return the smallest."""
-        analytic, floor = float((g * v).sum()), slope_scale(g, v)
-        best = _Slope(analytic, math.nan, math.inf)
-        for step in steps:
-            numeric = self._slope(path, v, step)
-            best = min(best, _Slope(analytic, numeric, self._error(analytic, numeric, floor)), key=lambda one: one.error)
-            if best.error <= enough:
-                break
-        return best
 
     def _on_a_kink(self, path: str, v: Tensor, analytic: float, floor: float) -> bool:
         """Return whether ``analytic`` is between the derivatives from the left and from the right."""

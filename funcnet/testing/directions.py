@@ -39,13 +39,13 @@ def direction(leaf: Tensor, indices: Tensor, seed: int) -> Tensor:
 
 
 def coefficients(n: int, seed: int) -> Tensor:
-    """Return n numbers of both signs between 0.5 and 1.5 in magnitude, whose products with other numbers do not cancel.
+    """Return n numbers of both signs between 1 and 2 in magnitude, whose products with other numbers do not cancel.
 
-    >>> bool(((coefficients(5, 0).abs() - 1).abs() <= 0.5).all())
+    >>> bool(((coefficients(5, 0).abs() - 1.5).abs() <= 0.5).all())
     True
     """
     drawn = random.uniform(random.fold_in(seed, n), (n,), -1.0, 1.0, torch.float64)
-    return drawn.sign() * (0.5 + drawn.abs())
+    return drawn.sign() * (1 + drawn.abs())
 
 
 def flat(values: Tree) -> Tensor:

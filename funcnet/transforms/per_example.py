@@ -39,7 +39,7 @@ def _validate_rows(value: Any, attribute: Any, step: ValueAndGrads) -> None:
         rule = "a row of the output must not depend on other rows, as it does with batch statistics"
         raise value_error(value, rule, "a net that is batch_dependent")
     if step.loss.batch_dependent:
-        rule = "a term of the loss must not depend on other rows, as those of contrastive losses do"
+        rule = "a term of the loss must not depend on other rows, as in contrastive losses"
         raise value_error(value, rule, "a loss that is batch_dependent")
 
 
@@ -167,7 +167,7 @@ def per_example_norms(net: Layer, loss: Loss) -> PerExample:
         normᵢ = ‖∂ loss(net(params, xᵢ), targetᵢ) / ∂ params‖ over all params together
 
     The gradients of ``Linear``, convolutions and ``Embedding`` are formed only where that takes less work, for a few rows at a
-    time; those of other layers for one layer at a time.
+    time. The gradients of other layers are formed for one layer at a time.
 
     The norms of wide Linears take a third to a seventh of the time of ``per_example_grads`` and their norms. In small nets and in
     convolutions they take about as long: most of the time is spent in the forward pass, or in the products that are the

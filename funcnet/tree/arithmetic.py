@@ -8,12 +8,12 @@ from torch import Tensor
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.precision import in_single
+from funcnet.tree.argument_errors import explain_tensor_errors
 from funcnet.tree.mapping import leaves, map  # noqa: A004 (the usual name)
 from funcnet.tree.measuring import whole_result
-from funcnet.tree.refusals import of_tensors
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def dot(a: Tree, b: Tree) -> Tensor:
     """Return the sum of the products of corresponding elements; half precision is summed in float32.
 
@@ -33,7 +33,7 @@ def dot(a: Tree, b: Tree) -> Tensor:
     return whole_result(sum(terms[1:], terms[0])) if terms else torch.zeros(())
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def add(a: Tree, b: Tree) -> Tree:
     """Add two trees leaf by leaf; where one leaf is absent, the result is the other.
 
@@ -51,7 +51,7 @@ def add(a: Tree, b: Tree) -> Tree:
     return unflatten(a, iter([y if x is None else x if y is None else x + y for x, y in zip(one, other, strict=True)]))
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def sub(a: Tree, b: Tree) -> Tree:
     """Subtract the tree ``b`` from ``a`` leaf by leaf; an absent leaf counts as zero.
 
@@ -75,7 +75,7 @@ def _difference(x: Any, y: Any) -> Any:
     return x - y
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def mul(a: Tree, b: Tree) -> Tree:
     """Multiply two trees leaf by leaf; a leaf that is absent from one is absent from the product.
 
@@ -92,7 +92,7 @@ def mul(a: Tree, b: Tree) -> Tree:
     return map(lambda x, y: x * y, a, b)
 
 
-@of_tensors(1, "factor must be a number, or a tensor that fits the leaves")
+@explain_tensor_errors(1, "factor must be a number, or a tensor that fits the leaves")
 def scale(tree: Tree, factor: float | Tensor) -> Tree:
     """Multiply every leaf of a tree by the same factor.
 
@@ -109,7 +109,7 @@ def scale(tree: Tree, factor: float | Tensor) -> Tree:
     return map(lambda leaf: leaf * factor, tree)
 
 
-@of_tensors(2, "weight must be a number, or a tensor that fits the leaves")
+@explain_tensor_errors(2, "weight must be a number, or a tensor that fits the leaves")
 def lerp(a: Tree, b: Tree, weight: float | Tensor) -> Tree:
     """Interpolate between two trees, exactly at the ends 0 and 1.
 
@@ -131,7 +131,7 @@ def lerp(a: Tree, b: Tree, weight: float | Tensor) -> Tree:
     return map(lambda x, y: torch.lerp(x, y, weight), a, b)
 
 
-@of_tensors(1, "low and high must be numbers, or tensors that fit the leaves, or None")
+@explain_tensor_errors(1, "low and high must be numbers, or tensors that fit the leaves, or None")
 def clip(tree: Tree, low: float | Tensor | None = None, high: float | Tensor | None = None) -> Tree:
     """Clamp every element of a tree to [``low``, ``high``].
 
@@ -151,14 +151,14 @@ def clip(tree: Tree, low: float | Tensor | None = None, high: float | Tensor | N
     """
     if low is None or high is None:
         return tree if low is high else map(lambda leaf: torch.clamp(leaf, low, high), tree)  # type: ignore[arg-type]
-    if isinstance(low, Tensor) or isinstance(high, Tensor):  # torch.clamp refuses a tensor together with a number
+    if isinstance(low, Tensor) or isinstance(high, Tensor):  # torch.clamp rejects a tensor together with a number
         return map(lambda leaf: torch.clamp(torch.clamp(leaf, min=low), max=high), tree)
     if low > high:
         raise value_error("clip", "low must be at most high", f"low={low!r}, high={high!r}")
     return map(lambda leaf: torch.clamp(leaf, low, high), tree)
 
 
-@of_tensors(3, "condition must be a bool tensor that fits the leaves, or a tree of them")
+@explain_tensor_errors(3, "condition must be a bool tensor that fits the leaves, or a tree of them")
 def where(condition: Tree, a: Tree, b: Tree) -> Tree:
     """Choose elements of ``a`` where a condition holds, and of ``b`` elsewhere.
 
@@ -180,7 +180,7 @@ def where(condition: Tree, a: Tree, b: Tree) -> Tree:
     return map(torch.where, condition, a, b)
 
 
-@of_tensors()
+@explain_tensor_errors()
 def norm(tree: Tree) -> Tensor:
     """Return the norm of all leaves together, in float64: float32 could overflow in the squares.
 
@@ -200,7 +200,7 @@ def norm(tree: Tree) -> Tensor:
     return whole_result(torch.linalg.vector_norm(torch.stack(parts))) if parts else torch.zeros((), dtype=torch.float64)
 
 
-@of_tensors()
+@explain_tensor_errors()
 def zeros_like(tree: Tree) -> Tree:
     """Return a tree of zeros with the shapes, dtypes and devices of the leaves.
 
@@ -216,7 +216,7 @@ def zeros_like(tree: Tree) -> Tree:
     return map(torch.zeros_like, tree)
 
 
-@of_tensors(1, "dtype must be a torch.dtype")
+@explain_tensor_errors(1, "dtype must be a torch.dtype")
 def cast(tree: Tree, dtype: torch.dtype) -> Tree:
     """Convert the floating leaves of a tree to a dtype; integers, like labels and counters, stay unchanged.
 
@@ -233,7 +233,7 @@ def cast(tree: Tree, dtype: torch.dtype) -> Tree:
     return map(lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, tree)
 
 
-@of_tensors(1, "device must be a torch.device, or the name of one")
+@explain_tensor_errors(1, "device must be a torch.device, or the name of one")
 def to(tree: Tree, device: torch.device | str) -> Tree:
     """Move every tensor of a tree to a device.
 

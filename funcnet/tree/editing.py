@@ -9,9 +9,9 @@ from funcnet.errors import PathError, value_error
 from funcnet.errors import describe as described
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.paths import child_at, keys_along, named_leaves, replaced
+from funcnet.tree.argument_errors import explain_tensor_errors, require_function
 from funcnet.tree.mapping import along, leaves, map, names  # noqa: A004 (the usual name)
 from funcnet.tree.measuring import size
-from funcnet.tree.refusals import of_tensors, require_function
 
 
 def at(tree: Tree, path: str) -> Tree:
@@ -104,7 +104,7 @@ def combine(a: Tree, b: Tree) -> Tree:
     return unflatten(a, iter([y if x is None else x for x, y in zip(*flatten_together(a, b), strict=True)]))
 
 
-@of_tensors()
+@explain_tensor_errors()
 def ravel(tree: Tree) -> Tensor:
     """Join all leaves of a tree, in order, into one vector.
 

@@ -11,14 +11,14 @@ from funcnet.errors import describe as described
 from funcnet.errors import value_error
 from funcnet.flattening import Tree, flatten_together, unflatten
 from funcnet.paths import build_tree, named_leaves
-from funcnet.tree.refusals import require_function
+from funcnet.tree.argument_errors import require_function
 
 
 def map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:  # noqa: A001 (the usual name)
     """Apply ``f`` to every leaf of a tree; absent leaves stay ``None``.
 
     Args:
-        f: A function of a leaf of ``tree`` and the leaves of ``rest`` at the same place.
+        f: A function of a leaf of ``tree`` and the leaves of ``rest`` at the same path.
         tree: A tree.
         rest: Further trees of the same structure.
 
@@ -131,7 +131,7 @@ def from_names(named: dict[str, Any], like: Tree = None) -> Tree:
         extra = {path for path in extra if path not in absent or not any(same_leaf(named[path], one) for one in kept)}
     if missing or extra:
         raise value_error(
-            "from_names", "the names must be those of like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
+            "from_names", "the names must be the same as in like", f"missing {sorted(missing)} and unknown {sorted(extra)}"
         )
     return along(lambda path, _: named[path], like)
 
@@ -167,7 +167,7 @@ def map_with_path(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Apply ``f(path, leaf)`` to every leaf of a tree; absent leaves stay ``None``.
 
     Args:
-        f: A function of the path, a leaf of ``tree``, and the leaves of ``rest`` at the same place.
+        f: A function of the path, a leaf of ``tree``, and the leaves of ``rest`` at the same path.
         tree: A tree.
         rest: Further trees of the same structure.
 

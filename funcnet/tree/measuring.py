@@ -9,11 +9,11 @@ from torch import Tensor
 from funcnet.errors import is_number, value_error
 from funcnet.flattening import Tree, differences, flatten_together
 from funcnet.statistics import Description, statistics_of
+from funcnet.tree.argument_errors import explain_tensor_errors
 from funcnet.tree.mapping import leaves, map, names, same_leaf  # noqa: A004 (the usual name)
-from funcnet.tree.refusals import of_tensors
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def _tensors(tree: Tree) -> list[Tensor]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
 
@@ -77,7 +77,7 @@ def whole_result(x: Tensor) -> Tensor:
     return x if type(x) is Tensor else getattr(x, "full_tensor", lambda: x)()
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def equal(a: Tree, b: Tree) -> bool:
     """Return whether two trees have the same structure, absent leaves, dtypes, shapes and values; NaN equals nothing.
 
@@ -94,7 +94,7 @@ def equal(a: Tree, b: Tree) -> bool:
     return not any(True for _ in differences("", a, b)) and all(each(same_leaf, *flatten_together(a, b)))
 
 
-@of_tensors(2)
+@explain_tensor_errors(2)
 def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Return whether two trees have the same structure and shapes, and nearly the same values.
 
@@ -124,22 +124,22 @@ def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
         raise value_error("allclose", "equal_nan must be True or False", repr(equal_nan))
     if any(True for _ in differences("", a, b)):
         return False
-    return all(_close(x, y, float(rtol), float(atol), equal_nan) for x, y in zip(*flatten_together(a, b), strict=True))
+    return all(_are_close(x, y, float(rtol), float(atol), equal_nan) for x, y in zip(*flatten_together(a, b), strict=True))
 
 
-def _close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
+def _are_close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         return type(x) is type(y) and bool(x == y)
     common = torch.promote_types(x.dtype, y.dtype)
     return x.shape == y.shape and torch.allclose(x.to(common), y.to(common), rtol, atol, equal_nan)
 
 
-@of_tensors()
+@explain_tensor_errors()
 def describe(tree: Tree) -> Description:
     """Describe the numbers of each leaf: mean, standard deviation, minimum, maximum, and the numbers of NaNs and zeros.
 
-    The result maps paths to statistics, and prints as a table. The standard deviation is that of ``torch.std``, and 0 for a
-    single number. NaNs count only in ``nans``.
+    The result maps paths to statistics, and prints as a table. The standard deviation is computed as in ``torch.std``, and 0
+    for a single number. NaNs count only in ``nans``.
 
     Args:
         tree: A tree of tensors of real numbers.

@@ -183,7 +183,7 @@ def test_functions_that_torch_lacks_agree_with_their_formulas(layer):
 @given(st.integers(1, 4), st.sampled_from([(5,), (3, 2), (2, 2, 3), (0,), (0, 2)]), st.floats(-1, 1), st.integers(0, 99))
 @settings(max_examples=30)
 def test_prelu_agrees_with_its_twin(channels, sizes, first, seed):
-    """Value and gradients, also of the slopes, agree for one slope and for one per channel."""
+    """Value and gradients, including those of the slopes, agree for one slope and for one per channel."""
     x = draw((sizes[0], channels, *sizes[1:]), seed)
     for count in {1, channels}:
         assert_twins(fn.PReLU(count, init=first), nn.PReLU(count, init=first), x)
@@ -287,7 +287,7 @@ ACTIVATIONS = [
 )
 @settings(max_examples=20)
 def test_a_layer_without_params_agrees_with_torch(layer, module, shape, scale, seed):
-    """Value and gradient are torch's for any shape and scale, also at the kink."""
+    """Value and gradient are torch's for any shape and scale, including at the kink."""
     x = draw(shape, seed) * scale
     assert_twins(layer, module, x, tolerance=TIGHT)
     assert_twins(layer, module, x * (x > 0), tolerance=TIGHT)

@@ -20,7 +20,7 @@ def by_torch(x, c, gy, gamma):
 @pytest.mark.parametrize("shape", [(5, 3), (3,), (2, 4, 3), (0, 3), (2, 0, 3)], ids=str)
 @pytest.mark.parametrize("gamma", [1.0, 0.2])
 def test_rbf_is_its_formula(shape, gamma):
-    """Output and both gradients agree with autograd of the formula, also without a batch and for an empty one."""
+    """Output and both gradients agree with autograd of the formula, with a batch, without one, and for an empty batch."""
     layer, x, c, gy = fn.RBF(3, 4, gamma), draw(shape, 0), draw((4, 3), 1), draw((*shape[:-1], 4), 2)
     y, cache = layer.apply({"centers": c}, x)
     gparams, gx = layer.vjp({"centers": c}, cache, gy)

@@ -74,7 +74,7 @@ def test_rows_that_do_not_count_are_left_out(counts):
 
 
 def test_its_size_is_inferred():
-    """``in_features`` is the size of the last axis of x, also if x comes with lengths."""
+    """``in_features`` is the size of the last axis of x, even if x comes with lengths."""
     assert fn.infer_sizes(fn.AttentionPool(None), torch.ones(2, 4, 3)) == fn.AttentionPool(3)
     assert fn.infer_sizes(fn.AttentionPool(None), (torch.ones(2, 4, 3), torch.tensor([1, 2]))) == fn.AttentionPool(3)
 

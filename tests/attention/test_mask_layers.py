@@ -58,7 +58,7 @@ REFUSALS = {
         fn.VisibleMask("attention", 2),
         X.expand(3, 2, 3),
     ),
-    "x must have the axes (L, S) or (N * heads, L, S), or those of (N, heads, L, S), got x of shape (3,)": (
+    "x must have the axes (L, S) or (N * heads, L, S), or broadcast to (N, heads, L, S), got x of shape (3,)": (
         fn.VisibleMask("attention", hidden=False),
         X[0],
     ),

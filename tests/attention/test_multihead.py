@@ -51,7 +51,7 @@ def called(weights):
 @given(configurations())
 @settings(max_examples=80)
 def test_added_keys_and_returned_weights_are_torch_s(case):
-    """Output, weights and all gradients, also of bias_k and bias_v, agree with the state_dict, with masks and without."""
+    """Output, weights and all gradients, including bias_k's and bias_v's, agree for the state_dict, with and without masks."""
     embed, count, options, weights, x = case
     shown = {} if weights is None else {"need_weights": True, **weights}
     module = nn.MultiheadAttention(embed, count, **options)

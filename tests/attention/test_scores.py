@@ -71,7 +71,7 @@ def attentions(draw_from):
 @given(attentions())
 @settings(max_examples=80)
 def test_values_and_gradients_are_those_of_the_formula(case):
-    """Autograd agrees, also for the mask: with and without masks, causality, grouped heads and the flash kernel."""
+    """Autograd agrees, including the mask: with and without masks, causality, grouped heads and the flash kernel."""
     heads, layer, x = case
     assert_twins(layer, Formula(layer, torch.tensor(SLOPES[heads], dtype=torch.float64)), x)
 

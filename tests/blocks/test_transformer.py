@@ -297,7 +297,7 @@ MESSAGES = {
     "transformer_decoder: final_norm must be True or False, got 1": lambda: fn.transformer_decoder(4, 2, 1, final_norm=1),
     "transformer: num_decoder_layers must be a whole number of at least 1": lambda: fn.transformer(4, 2, 1, True),
     "transformer_decoder_block: hidden must be a whole number of at least 1, or None for 4 embed_dim, got 2.5": lambda: fn.transformer_decoder_block(4, 2, 2.5),
-    "keep_constants: gy must be a tuple with as many entries as x, or no tuple if x is none, got": lambda: fn.keep_constants(fn.Add()).input_grad({}, fn.Add().apply({}, (X, X))[1], X),
+    "keep_constants: gy must be a tuple with as many entries as x if x is a tuple, and no tuple otherwise, got": lambda: fn.keep_constants(fn.Add()).input_grad({}, fn.Add().apply({}, (X, X))[1], X),
 }  # fmt: skip
 
 

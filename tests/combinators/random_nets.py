@@ -44,7 +44,7 @@ def _is_leaf(layer: Layer) -> bool:
 
 
 LEAVES: tuple[Layer, ...] = tuple(dict.fromkeys(case.layer for case in CASES.values() if _is_leaf(case.layer)))
-"""The layers of the catalogue, also within combinators, each once."""
+"""The layers of the catalogue and the layers within its combinators, each once."""
 
 EMBEDDINGS = (fn.Embedding(5, 3), fn.uniqued(fn.serial(fn.Embedding(5, 3), fn.Tanh())), fn.HashEmbed(6, 3))
 

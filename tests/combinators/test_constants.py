@@ -30,7 +30,7 @@ def test_an_output_is_followed_by_its_constants():
 
 
 def test_it_is_a_serial_of_layers_that_keep_them():
-    """Params, draws and gradients agree, also with frozen layers."""
+    """Params, draws and gradients agree, even with frozen layers."""
     block = fn.serial(fn.Mul(), fn.Linear(2, 2), fn.Dropout(0.5))
     layers = fn.freeze(block), block, fn.serial(fn.Add(), fn.Linear(2, 1))
     net, plain = fn.serial_with_constants(*layers), fn.serial(*map(fn.keep_constants, layers[:2]), layers[2])

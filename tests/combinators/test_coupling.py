@@ -35,7 +35,7 @@ def through(params, x):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_gradients_are_those_of_the_formula(depth):
-    """Autograd finds the same ones, for one layer and for runs, in all backward methods."""
+    """Autograd agrees, for one layer and for runs, in all backward methods."""
     net = fn.serial(*[LAYER] * depth)
     params = doubled(net)
     y, cache = net.apply(params, X)

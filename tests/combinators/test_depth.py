@@ -48,7 +48,7 @@ def test_repeat_is_serial_bit_for_bit(size, dtype):
 
 
 def test_repeat_of_invertible_layers_is_serial_bit_for_bit():
-    """Restored caches, noise and running statistics agree too; so does its inverse."""
+    """Restored caches, noise, running statistics and inverses agree too."""
     layer, key = fn.reversible(block(3), fn.serial(fn.Linear(3, 3), fn.BatchNorm1d(3))), fn.key(5)
     many, plain = fn.repeat(layer, 3), fn.serial(*[layer] * 3)
     params, each = many.init(3), plain.init(3)

@@ -93,7 +93,7 @@ APART: dict[str, tuple[fn.Layer, tuple[int, ...]]] = {
 def test_members_one_after_the_other_give_what_they_give_at_once(
     layer: fn.Layer, shape: tuple[int, ...], shared: bool, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    """A large x is computed without vmap; output, gradients and dropped elements agree, also for recurrent nets and attention."""
+    """A large x is computed without vmap; output, gradients and dropped elements agree, even for RNNs and attention."""
     at_once = members.Mapped(layer, N, shared)
     params, x = tree.cast(fn.ensemble(layer, N).init(0), torch.float64), drawn(1, *(shape if shared else (N, *shape)))
     key = (fn.key(5),) if layer.stochastic else ()

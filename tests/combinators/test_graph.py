@@ -123,7 +123,7 @@ def test_params_may_come_in_any_order_and_stay_as_they_are():
 @pytest.mark.parametrize("verb", ["vjp", "grads", "input_grad"])
 @pytest.mark.parametrize("output", ["y", ("f", "y"), {"one": "f", "two": "y"}], ids=["one", "several", "named"])
 def test_a_gradient_must_come(verb, output):
-    """An absent gy is refused, and so are several if all are absent."""
+    """An absent gy is refused; of several outputs, at least one must have a gradient."""
     net = fn.graph("x", f=(fn.Linear(3, 3), "x"), y=(fn.Tanh(), "f"), output=output)
     params, x = net.init(0), torch.ones(2, 3)
     cache = net.apply(params, x)[1]

@@ -11,7 +11,7 @@ BLOCK = fn.serial(fn.Linear(3, 4), BN(4), fn.ReLU())
 
 
 def moved(net):
-    """Return params changed from their initial values, also running variances, in float64."""
+    """Return params changed from their initial values, including running variances, in float64."""
     leaves = tree.names(net.init(0))
     drawn = {
         path: leaf
@@ -135,7 +135,7 @@ def test_the_folded_net_is_the_net_in_inference(net, want, shape):
 
 
 def test_folding_leaves_the_params_alone():
-    """The new ones have the dtype of the old ones."""
+    """The new params have the dtype of the old params."""
     params = BLOCK.init(0)
     before = tree.map(torch.clone, params)
     folded = fn.fold_batch_norm(BLOCK, params)[1]

@@ -78,7 +78,7 @@ def test_norms_within_it_are_folded(net: fn.Layer) -> None:
 
 
 def test_params_without_the_layers_are_refused() -> None:
-    """The message has the missing ones, not the others."""
+    """The message has only the missing layers."""
     with pytest.raises(ValueError, match=r"^Gated: params must be a dict with the keys layer, got a dict with the keys 'gate'"):
         fn.fold_batch_norm(Gated(BLOCK, 3), {"gate": torch.ones(3)})
 

@@ -38,7 +38,7 @@ def test_by_a_reduction_it_is_the_pooling_of_that_name(name, axes, kernel, strid
 @settings(max_examples=20)
 @given(st.none() | st.integers(1, 4), st.booleans(), st.integers(0, 10**6))
 def test_by_a_reduction_to_a_given_size_it_is_the_adaptive_pooling_of_that_name(name, axes, size, batch, seed):
-    """Values and gradients agree, with and without a batch, for sizes that divide the length or not, also larger ones."""
+    """Values and gradients agree, with and without a batch, for sizes that divide the length or not, including larger ones."""
     reducer, kind = {"mean": (fn.Mean(-1), "Avg"), "max": (fn.Max(-1), "Max")}[name]
     ours, theirs = getattr(fn, f"AdaptivePool{axes}d")(reducer, size), getattr(fn, f"Adaptive{kind}Pool{axes}d")(size)
     x = draw((*[2] * batch, 2, *range(3, 3 + axes)), seed)
@@ -60,7 +60,7 @@ def test_an_adaptive_reducer_s_params_and_statistics_are_one_layer_s():
 
 
 def test_a_linear_map_of_windows_is_a_convolution_of_each_channel():
-    """The elements of a window are row by row, also if dilated."""
+    """The elements of a window are row by row, even if dilated."""
     layer = fn.Pool2d(fn.serial(fn.Linear(6, 1), fn.Squeeze(-1)), (2, 3), (2, 1), (1, 0), (1, 2))
     params, x = fn.tree.cast(layer.init(1), torch.float64), draw((2, 1, 5, 7))
     w, b = params[0]["weight"].reshape(1, 1, 2, 3), params[0]["bias"]

@@ -1,4 +1,4 @@
-"""Profiling: the ranges in a profile, and what does not change."""
+"""Profiling: the ranges in a profile, and unchanged results."""
 
 import pytest
 import torch

@@ -117,7 +117,7 @@ def test_many_nets_have_the_values_and_gradients_that_autograd_finds(net):
 @given(nets(5))
 @settings(max_examples=200)
 def test_many_nets_keep_the_laws(net):
-    """More nets are tried than above, also in float32."""
+    """More nets are tried than above, in float32 too."""
     check_laws_of(*net, (torch.float64, torch.float32))
 
 

@@ -160,8 +160,8 @@ def test_map_over_lets_a_convolution_take_frames():
 X = torch.ones(3, 2, 3)
 MESSAGES = {
     "scan: x must be a pair (xs, carry) or a triple (xs, carry, constants), steps along the first axis of xs, got a tensor of shape (3, 2, 3)": lambda: fn.scan(fn.Tanh())({}, X),
-    "scan: xs must have one number of steps, 1 or more, got 2 and 3": lambda: fn.scan(fn.Tanh())({}, ((X, X[:2]), X)),
-    "scan: xs must have one number of steps, 1 or more, got 0": lambda: fn.scan(fn.Tanh())({}, (X[:0], X)),
+    "scan: the tensors of xs must have the same number of steps, at least 1, got 2 and 3": lambda: fn.scan(fn.Tanh())({}, ((X, X[:2]), X)),
+    "scan: the tensors of xs must have the same number of steps, at least 1, got 0": lambda: fn.scan(fn.Tanh())({}, (X[:0], X)),
     "bidirectional: params must be a tuple of 3, one entry per layer, got a tuple of 2": lambda: fn.bidirectional(fn.Tanh())(({}, {}), X),
     "bidirectional: x must be a sequence, or a pair (sequence, (carry, carry))": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), (X, X)),
     "bidirectional: x must have an axis of steps, dim=0, got a tensor of shape () and dtype": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), X[0, 0, 0]),
@@ -169,7 +169,7 @@ MESSAGES = {
     "bidirectional: x must have an axis of steps, dim=0, got 'abc'": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), "abc"),
     "bidirectional: x must have an axis of steps, dim=0, got 1.0": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), [1.0]),
     "bidirectional: x must be a sequence, or a pair (sequence, (carry, carry)), got a tuple of 3": lambda: fn.bidirectional(fn.Tanh())(({}, {}, {}), (X, X, X)),
-    "scan: xs must have one number of steps, 1 or more, got 0 and 3": lambda: fn.scan(fn.Tanh())({}, (("ab", X), X)),
+    "scan: the tensors of xs must have the same number of steps, at least 1, got 0 and 3": lambda: fn.scan(fn.Tanh())({}, (("ab", X), X)),
     "uniqued: x must be integers with at least one axis, got a tensor of shape (2,) and dtype torch.complex64": lambda: fn.uniqued(fn.Embedding(2, 2))(fn.Embedding(2, 2).init(0), torch.ones(2) + 1j),
     "map_over: x must have 2 leading axes, the same in all its parts, got 'abc'": lambda: fn.map_over(fn.Tanh())({}, "abc"),
     "map_over: x must have 2 leading axes, the same in all its parts, got a list of 1": lambda: fn.map_over(fn.Tanh())({}, [1.0]),

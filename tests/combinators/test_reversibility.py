@@ -32,7 +32,7 @@ def through(params, x):
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_the_gradients_are_those_of_the_formula(depth):
-    """Autograd finds the same ones, for one layer and for runs, in all backward methods."""
+    """Autograd agrees, for one layer and for runs, in all backward methods."""
     net, gy = fn.serial(*[LAYER] * depth), (draw((4, 2)), draw((4, 3)))
     params = doubled(net)
     y, cache = net.apply(params, X)

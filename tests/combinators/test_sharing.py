@@ -62,7 +62,7 @@ def test_a_state_dict_with_both_names_of_a_tied_weight_is_taken():
     x = torch.tensor([0, 4])
     torch.testing.assert_close(net(params, x), twin(x).detach())
     for wrong in ({"1.weight": torch.ones(5, 3)}, {"1.bias": twin[0].weight}):
-        with pytest.raises(ValueError, match=r"from_names: the names must be those of like, got missing \[\] and unknown"):
+        with pytest.raises(ValueError, match=r"from_names: the names must be the same as in like, got missing \[\] and unknown"):
             fn.tree.from_names({**twin.state_dict(), **wrong}, like=net.init(0))
 
 

@@ -16,7 +16,7 @@ NET = fn.serial(TABLE, fn.Tanh(), fn.Linear(3, 2))
 @settings(max_examples=25)
 @given(st.lists(st.integers(0, 5), max_size=9), st.sampled_from([(), (1,), (3,), (2, 2)]), st.integers(0, 10**6))
 def test_uniqued_is_the_layer(ids, more, seed):
-    """Values and gradients of params agree, for rows of any axes and any number of equal ones."""
+    """Values and gradients of params agree, for rows of any axes and any number of equal rows."""
     x = torch.tensor(ids, dtype=torch.int64).reshape(-1, *[1] * len(more)).expand(-1, *more)
     x = (x + torch.arange(x[:1].numel()).reshape(x[:1].shape)) % 6
     params = tree.cast(NET.init(seed), torch.float64)
@@ -55,8 +55,8 @@ def refused(layer, x):
 
 
 MESSAGES = {
-    "uniqued: the layer may neither be stochastic nor batch_dependent, got Dropout(p=0.4)": lambda: fn.uniqued(fn.Dropout(0.4)),
-    "uniqued: the layer may neither be stochastic nor batch_dependent, got BatchNorm1d": lambda: fn.uniqued(fn.BatchNorm1d(3)),
+    "uniqued: the layer must be neither stochastic nor batch_dependent, got Dropout(p=0.4)": lambda: fn.uniqued(fn.Dropout(0.4)),
+    "uniqued: the layer must be neither stochastic nor batch_dependent, got BatchNorm1d": lambda: fn.uniqued(fn.BatchNorm1d(3)),
     "uniqued: layer must be a layer (a value with init, apply and vjp), got 3": lambda: fn.uniqued(3),
     "uniqued: x must be integers with at least one axis, got a tensor of shape (2,) and dtype torch.float32": lambda: refused(TABLE, torch.ones(2)),
     "uniqued: x must be integers with at least one axis, got a tensor of shape () and dtype torch.int64": lambda: refused(TABLE, torch.tensor(1)),

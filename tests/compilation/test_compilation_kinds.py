@@ -45,10 +45,10 @@ def test_twenty_batch_sizes_and_twenty_seeds(graphs):
 
 
 def test_batch_sizes_and_seeds_compiled_by_inductor():
-    """There are more kinds than the eight that Dynamo compiles for one function; Inductor compiles the kernels."""
+    """Three sizes and twenty seeds are tried; the test of twenty sizes shows that there may be more than Dynamo's eight."""
     net = fn.serial(fn.Dropout(0.5), fn.Tanh())
     fast = fn.compile(net)
-    for n in range(1, 11):
+    for n in (1, 4, 10):
         check_close(fast(({}, {}), X[:n], n), net(({}, {}), X[:n], n))
     for seed in range(20):
         check_close(fast(({}, {}), X[:4], seed), net(({}, {}), X[:4], seed))

@@ -109,7 +109,7 @@ def test_an_empty_batch_has_empty_results(axes, mode):
 
 @pytest.mark.parametrize("axes", CONVOLUTIONS)
 def test_first_weights_are_drawn_within_torch_s_bounds(axes):
-    """With initializer="torch" they are within ±1 / √fan_in, also the bias, and fill most of that range."""
+    """With initializer="torch" they are within ±1 / √fan_in, including the bias, and fill most of that range."""
     layer = CONVOLUTIONS[axes][0](4, 32, 3, initializer="torch", groups=2)
     bound = (2 * 3**axes) ** -0.5
     for leaf in layer.init(0).values():

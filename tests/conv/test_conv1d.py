@@ -37,7 +37,7 @@ def test_conv1d_agrees_with_torch(case, seed):
 
 
 def test_the_initial_weights_of_a_convolution_by_name():
-    """The default is Xavier normal with zero bias; "torch" is within torch's bounds, also the bias."""
+    """The default is Xavier normal with zero bias; "torch" is within torch's bounds, including the bias."""
     xavier, torch_like = fn.Conv1d(8, 16, 5).init(0), fn.Conv1d(8, 16, 5, initializer="torch").init(0)
     assert abs(float(xavier["weight"].std()) / (2 / (8 * 5 + 16 * 5)) ** 0.5 - 1) < 0.1
     assert not xavier["bias"].any()

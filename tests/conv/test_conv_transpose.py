@@ -73,7 +73,7 @@ def test_channels_last_gives_the_same_numbers_and_stays():
 
 @pytest.mark.parametrize("axes", TRANSPOSED)
 def test_first_weights_are_drawn_within_torch_s_bounds(axes):
-    """With initializer="torch" they are within ±1 / √(out / groups · kernel), torch's fan_in, also the bias."""
+    """With initializer="torch" they are within ±1 / √(out / groups · kernel), torch's fan_in, including the bias."""
     layer = TRANSPOSED[axes][0](32, 64, 3, initializer="torch", groups=16)
     bound = (4 * 3**axes) ** -0.5
     for leaf in layer.init(0).values():

@@ -133,7 +133,7 @@ def test_line_searches_see_the_loss_of_all_micro_batches() -> None:
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_parts_of_a_loss_have_separate_values(k: int) -> None:
-    """Each part has its own mean, without its factor, also with a loss scale; ``fit`` records these means."""
+    """Each part has its own mean, without its factor, even with a loss scale; ``fit`` records these means."""
     y = NET(start()[0], X)
     want = torch.stack([value for value, _ in SUMMED.parts(y, LABELS).values()])
     for opt in (OPT, fn.chain(fn.LossScale(), OPT)):
@@ -163,7 +163,7 @@ def test_named_data_is_cut_by_rows() -> None:
 
 
 def test_members_of_an_ensemble_have_a_value_each() -> None:
-    """Each part of the loss has a value per member too, also with a loss scale."""
+    """Each part of the loss has a value per member too, even with a loss scale."""
     net, loss, opt = fn.ensemble(NET, 2), fn.ensemble(SUMMED, 2), fn.chain(fn.LossScale(), OPT)
     for one in (loss, by_part(loss)):
         want = fn.train_step(net, one, OPT)(*start(net), X, LABELS)

@@ -78,7 +78,7 @@ def test_shapes_come_with_an_input() -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if isinstance(case.layer, Combinator)])
 def test_every_combinator_is_drawn(name: str) -> None:
-    """There is a path from x to y, each name is declared once, and brackets are balanced, also with shapes."""
+    """There is a path from x to y, each name is declared once, and brackets are balanced, with shapes and without."""
     case = CASES[name]
     for drawing in (fn.draw(case.layer), fn.draw(case.layer, case.x)):
         lines = [line.strip() for line in drawing.dot.splitlines()]

@@ -261,7 +261,7 @@ def test_the_fans_of_stacked_projections_are_those_of_one():
 
 @pytest.mark.parametrize("kind", ["Conv2d", "ConvTranspose2d"])
 def test_torchs_initializer_stays_torchs(kind):
-    """Its fans come from the shape, also for a transposed convolution."""
+    """Its fans come from the shape, even for a transposed convolution."""
     arguments = {"kernel_size": 3, "groups": 2}
     ours = getattr(fn, kind)(64, 16, **arguments, initializer="torch").init(0)
     theirs = dict(getattr(torch.nn, kind)(64, 16, **arguments).named_parameters())

@@ -294,7 +294,7 @@ class Scaled(fn.GradientTransform):
 
 @pytest.mark.parametrize("name", ["serial", "repeat", "shared"])
 def test_a_custom_optimizer_may_say_that_it_acts_on_leaves(name: str) -> None:
-    """Its state, a dict of counts and trees like params, is split by layer, also in a chain with a custom transform."""
+    """Its state, a dict of counts and trees like params, is split by layer, even in a chain with a custom transform."""
     assert_steps_alike(NETS[name], fn.chain(Scaled(), Separate()))
 
 

@@ -79,7 +79,7 @@ def test_a_chart_without_values_says_so(values: list[float]) -> None:
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e300, 1e-300])
 @pytest.mark.parametrize("is_log", [False, True])
 def test_a_constant_has_its_place(value: float, is_log: bool) -> None:
-    """One value and several equal values are tried, also at the ends of the range of floats."""
+    """One value and several equal values are tried, even at the ends of the range of floats."""
     value = abs(value) or 1.0 if is_log else value
     for count in (1, 3):
         made = ElementTree.fromstring(line_chart("y", range(count), [Curve("a", [value] * count)], is_log=is_log))

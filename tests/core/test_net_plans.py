@@ -312,7 +312,7 @@ def test_replaced_layers_are_called():
 
 
 def test_tensors_in_two_places_must_be_there_again():
-    """A cache holds one layer's output as the next one's input; if one of the two is a copy, checks run, and bits are equal."""
+    """A cache holds one layer's output as the next one's input; if either is a copy, checks run, and bits are equal."""
     net = NETS["tanh"]
     params = net.init(0)
     fast, _, cache = met(net, params, X)

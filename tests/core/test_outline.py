@@ -31,7 +31,7 @@ def test_a_net_is_shown_layer_by_layer() -> None:
 
 
 def test_the_first_two_levels_are_open() -> None:
-    """Deeper ones unfold with a click."""
+    """Deeper levels unfold with a click."""
     net: fn.Layer = fn.Tanh()
     for _ in range(4):
         net = fn.serial(net, fn.Tanh())

@@ -268,7 +268,7 @@ def test_fold_in_takes_numbers_and_tensors_alike():
 
 
 def test_keys_made_from_keys_are_all_different():
-    """Keys are split and folded, also several at once, two levels deep: 40 000 words are all different."""
+    """Keys are split and folded two levels deep, singly and several at once: 40 000 words are all different."""
     roots = [random.key(seed) for seed in range(-5, 15)]
     grown = [random.split(key, 500) for key in roots] + [random.fold_in(key, torch.arange(500)) for key in roots]
     deeper = [

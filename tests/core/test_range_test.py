@@ -1,4 +1,4 @@
-"""lr_range: the rates it tries, its suggestion on a quadratic, unchanged arguments, and refused ones."""
+"""lr_range: its rates, its suggestion on a quadratic, unchanged arguments, and refused arguments."""
 
 import math
 from typing import Any
@@ -111,7 +111,7 @@ def test_batches_may_come_from_a_loader() -> None:
 
 
 def test_a_stochastic_net_gets_keys() -> None:
-    """Each step has another key, and the next run has the same ones; without a key the error says so."""
+    """Each step has another key, and the next run repeats them; a missing key is an error."""
     net = fn.serial(fn.Linear(3, 8), fn.Dropout(0.5), fn.Linear(8, 1))
     params, opt = net.init(0), fn.SGD()
     run = lambda **key: lr_range(step_of(opt, net), params, opt.init(params), BATCHES[:1], low=1e-9, high=1e-8, steps=4, **key)
@@ -190,7 +190,7 @@ def test_the_result_prints_as_a_table() -> None:
 
 
 def test_the_result_draws_itself() -> None:
-    """Losses, average and suggestion are drawn over a logarithmic axis, also into given axes."""
+    """Losses, average and suggestion are drawn over a logarithmic axis, in a new figure or in given axes."""
     result = found(high=100.0, steps=200)
     ax = result.plot()
     assert ax.get_xscale() == "log"

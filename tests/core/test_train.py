@@ -308,7 +308,7 @@ def test_fit_shows_a_bar_on_a_terminal(capsys, monkeypatch):
 
 
 def test_fit_of_no_epochs_returns_what_it_was_given():
-    """Nothing is trained, and the params are the first ones."""
+    """Nothing is trained, and the params are the initial ones."""
     params, _, history = fn.fit(NET, LOSS, OPT, (X.float(), LABELS), **{**ARGUMENTS, "epochs": 0})
     assert fn.tree.equal(params, NET.init(fn.split(3, 3)[0]))
     assert history == {}

@@ -310,7 +310,7 @@ def test_from_names_says_what_is_missing_and_what_is_unknown(names, words):
     """The error has both lists, sorted."""
     with pytest.raises(ValueError, match="from_names") as caught:
         tree.from_names(names, like={"d": 0, "a": 0, "b": 0})
-    assert str(caught.value) == f"from_names: the names must be those of like, got {words}"
+    assert str(caught.value) == f"from_names: the names must be the same as in like, got {words}"
 
 
 def test_from_names_refuses_a_path_that_goes_on_from_a_leaf():

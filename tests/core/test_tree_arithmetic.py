@@ -48,7 +48,7 @@ def test_add_sums_leaf_by_leaf():
 
 
 def test_add_takes_the_leaf_that_is_there():
-    """An absent leaf counts as zero; if both are absent, so is the sum."""
+    """An absent leaf counts as zero; if both are absent, the sum is absent."""
     one, other = {"x": ONE, "y": None, "z": None}, {"x": None, "y": ONE, "z": None}
     assert tree.equal(tree.add(one, other), {"x": ONE, "y": ONE, "z": None})
 
@@ -121,7 +121,7 @@ def test_all_finite_finds_one_bad_element(bad):
 
 @pytest.mark.parametrize("good", [{}, {"a": None}, {"a": ONE, "n": torch.tensor(3)}, torch.full((2,), 3e38)])
 def test_all_finite_is_a_bool_tensor_that_is_true_of_the_rest(good):
-    """Integers are finite, and so is an empty tree."""
+    """Integers and empty trees are finite."""
     assert torch.equal(tree.all_finite(good), torch.tensor(True))
 
 
@@ -426,6 +426,6 @@ def test_reduce_folds_the_leaves_in_order():
 
 
 def test_map_with_path_takes_several_trees():
-    """If one leaf is absent, so is the result."""
+    """If one leaf is absent, the result is absent."""
     one, other = {"a": tensor(1), "b": None}, {"b": tensor(2), "a": tensor(3)}
     assert tree.map_with_path(lambda path, x, y: f"{path}: {x.item():g} {y.item():g}", one, other) == {"a": "a: 1 3", "b": None}

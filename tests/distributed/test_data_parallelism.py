@@ -118,7 +118,7 @@ def begun():
     return data_parallel(fn.train_step(net, fn.MSE(), opt)), params, opt.init(params), *batch
 
 
-def told(f):
+def error_of(f):
     try:
         f()
     except Exception as error:
@@ -132,8 +132,8 @@ def repeated(alone):
     params, state, _ = step(params, state, x, target)
     fails = not alone or torch.distributed.get_rank() == 1
     for _ in range(1 if alone else 20):
-        first = told(lambda: step(params, state, x, target[:, :2] if fails else target))
-    second = told(lambda: step(params, state, x, target))
+        first = error_of(lambda: step(params, state, x, target[:, :2] if fails else target))
+    second = error_of(lambda: step(params, state, x, target))
     params = params if alone else step(params, state, x, target)[0]
     return first, second, as_lists(params)
 
@@ -154,7 +154,7 @@ def differing():
     step, params, state, x, target = begun()
     others = [[*params], params[:-1], (dict(reversed(params[0].items())), *params[1:])]
     second = torch.distributed.get_rank() == 1
-    return [told(lambda one=one: step(one if second else params, state, x, target)) for one in others]
+    return [error_of(lambda one=one: step(one if second else params, state, x, target)) for one in others]
 
 
 def test_another_structure_is_found_at_the_first_step():

@@ -153,7 +153,7 @@ def test_plain_tensors_are_spread_over_the_workers_and_saved_once(tmp_path: Path
     assert sum(sizes) < 1.2 * sum(path.stat().st_size for path in (tmp_path / "one").glob("*.distcp"))
 
 
-def told(f: Any) -> str:
+def error_of(f: Any) -> str:
     try:
         f()
     except Exception as error:
@@ -169,17 +169,17 @@ def refused(folder: str) -> list[str]:
     mesh = init_device_mesh("cpu", (2,))
     partial = DTensor.from_local(torch.ones(2), mesh, [Partial()])
     errors = [
-        told(lambda: save(path, {"weight": torch.ones(4, 2) + rank})),
-        told(lambda: save(path, {"weight": torch.ones(4, 2)}, rank)),
-        told(lambda: save(path, {"n": {1, 2}})),
-        told(lambda: save(path, {"n": partial})),
-        told(lambda: save(path, {"n": {1} if rank else 1})),
-        told(lambda: save(f"{folder}/nowhere/net", one)),
-        told(lambda: save(f"{folder}/elsewhere/net" if rank else path, one)),
-        told(lambda: save(b"" if rank else path, one)),
-        told(lambda: load(f"{folder}/nothing")),
-        told(lambda: load(path, {"weight": torch.ones(4, 2), "bias": torch.ones(2)})),
-        told(lambda: load(path, {"weight": torch.ones(2, 4)} if rank else one)),
+        error_of(lambda: save(path, {"weight": torch.ones(4, 2) + rank})),
+        error_of(lambda: save(path, {"weight": torch.ones(4, 2)}, rank)),
+        error_of(lambda: save(path, {"n": {1, 2}})),
+        error_of(lambda: save(path, {"n": partial})),
+        error_of(lambda: save(path, {"n": {1} if rank else 1})),
+        error_of(lambda: save(f"{folder}/nowhere/net", one)),
+        error_of(lambda: save(f"{folder}/elsewhere/net" if rank else path, one)),
+        error_of(lambda: save(b"" if rank else path, one)),
+        error_of(lambda: load(f"{folder}/nothing")),
+        error_of(lambda: load(path, {"weight": torch.ones(4, 2), "bias": torch.ones(2)})),
+        error_of(lambda: load(path, {"weight": torch.ones(2, 4)} if rank else one)),
     ]
     return [*errors, str(bits(load(path)) == bits(one) and load_metadata(path) == "first"), *names(folder)]
 
@@ -220,8 +220,8 @@ def as_nobody(folder: str) -> str:
     if dist.get_rank() == 1 and os.geteuid() == 0:
         os.setuid(65534)
     elif dist.get_rank() == 1:  # a rank without permissions fails like one with another disk
-        return told(lambda: save(f"{folder}/elsewhere/net", {"weight": torch.zeros(4, 2)}))
-    return told(lambda: save(path, {"weight": torch.zeros(4, 2)}))
+        return error_of(lambda: save(f"{folder}/elsewhere/net", {"weight": torch.zeros(4, 2)}))
+    return error_of(lambda: save(path, {"weight": torch.zeros(4, 2)}))
 
 
 def test_a_worker_that_may_not_write_is_named_and_the_old_checkpoint_stays(tmp_path: Path) -> None:
@@ -339,11 +339,11 @@ def test_nothing_is_unpickled_but_the_classes_of_torch(tmp_path: Path) -> None:
 def kept(folder: str) -> list[Any]:
     """Save five steps, then damage the newest, and load on all workers."""
     checkpoints = Checkpoints(folder, keep=2)
-    found: list[Any] = [checkpoints.latest(), told(checkpoints.load)]
+    found: list[Any] = [checkpoints.latest(), error_of(checkpoints.load)]
     for step in range(5):
         checkpoints.save(step, {"n": torch.full((2,), step), "m": torch.ones(2), "step": step}, step)
     found += [checkpoints.steps(), checkpoints.latest(), checkpoints.load()["step"], checkpoints.load(3)["step"]]
-    found += [checkpoints.load_metadata(), told(lambda: checkpoints.load(1)), told(lambda: checkpoints.save(-1, {}))]
+    found += [checkpoints.load_metadata(), error_of(lambda: checkpoints.load(1)), error_of(lambda: checkpoints.save(-1, {}))]
     dist.barrier()
     if dist.get_rank() == 1:
         path = Path(folder, "step-000000004", "__1_0.distcp")
@@ -353,8 +353,8 @@ def kept(folder: str) -> list[Any]:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         found += [checkpoints.load(like={"n": torch.zeros(2, dtype=torch.int64), "m": torch.ones(2), "step": 0})["step"]]
-    found += [[str(one.message) for one in heard if one.category is UserWarning], told(lambda: checkpoints.load(4))]
-    found += [told(lambda: checkpoints.load(like={"n": 1}))]
+    found += [[str(one.message) for one in heard if one.category is UserWarning], error_of(lambda: checkpoints.load(4))]
+    found += [error_of(lambda: checkpoints.load(like={"n": 1}))]
     return found
 
 

@@ -384,7 +384,7 @@ def failing(kind):
         with pytest.raises((RuntimeError, ValueError)) as error:
             step(*arguments)
         errors.append(error.value)
-        wait_for_all(f"failed {len(errors)}")  # this worker lives on
+        wait_for_all(f"failed {len(errors)}")  # this worker continues to run
     return [(isinstance(one, WorkerError), str(one)) for one in errors]
 
 

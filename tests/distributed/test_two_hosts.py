@@ -30,12 +30,12 @@ def environment():
     return {**os.environ, "GLOO_SOCKET_IFNAME": DEVICE, "PYTHONPATH": path, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
-def told(output):
+def digests_of(output):
     """Return the digests printed by a host, by step."""
     return {int(step): found for step, found in re.findall(r"^step (\d+) (\w{64})$", output.read_text(), re.MULTILINE)}
 
 
-def wait_for(hosts, outputs, done, seconds=240.0):
+def wait_for(hosts, outputs, done, seconds=600.0):
     """Wait until ``done`` is true for the output of every host."""
     end = time.monotonic() + seconds
     while not all(done(output) for output in outputs):
@@ -53,16 +53,16 @@ def cut_off(tmp_path_factory):
     arguments = [str(folder / "checkpoints"), str(ENDLESS), str(TIMEOUT)]
     commands = [[*torchrun(host, "--rdzv-backend=static", f"--node-rank={host}"), *arguments] for host in (0, 1)]
     with Hosts(commands, outputs, environment()) as hosts:
-        wait_for(hosts, outputs, lambda output: len(told(output)) >= 8)
+        wait_for(hosts, outputs, lambda output: len(digests_of(output)) >= 8)
         hosts.link.cut()
-        codes = hosts.wait(120)
+        codes = hosts.wait(300)
     return outputs, codes, hosts.link, fn.Checkpoints(folder / "checkpoints")
 
 
 def test_a_slow_link_that_loses_packets_changes_no_bit(cut_off):
     """After every step, both hosts have the params of a training on one host, although packets were lost."""
     outputs, _, link, _ = cut_off
-    first, second = map(told, outputs)
+    first, second = map(digests_of, outputs)
     expected = dict(enumerate(run(2, small_training.digests, max(*first, *second))[0], start=1))
     assert first.items() <= expected.items() >= second.items()
     assert min(len(first), len(second)) >= 8
@@ -80,7 +80,7 @@ def test_both_hosts_of_a_cut_link_end_and_name_the_missing_rank(cut_off):
 def test_the_last_checkpoint_before_the_cut_loads(cut_off):
     """It has the bits of its step, the last one that rank 0 printed."""
     outputs, _, _, checkpoints = cut_off
-    first = told(outputs[0])
+    first = digests_of(outputs[0])
     assert checkpoints.latest() == max(first)
     assert small_training.digest(checkpoints.load()) == first[max(first)]
 
@@ -94,12 +94,12 @@ def test_two_hosts_go_on_when_the_link_is_mended(tmp_path):
         for host in (0, 1)
     ]
     with Hosts(commands, outputs, environment()) as hosts:
-        wait_for(hosts, outputs, lambda output: len(told(output)) >= 8)
+        wait_for(hosts, outputs, lambda output: len(digests_of(output)) >= 8)
         hosts.link.cut()
         wait_for(hosts, outputs[:1], lambda output: "WorkerError" in output.read_text())
         hosts.link.mend()
-        assert hosts.wait(120) == [0, 0]
+        assert hosts.wait(300) == [0, 0]
     expected = dict(enumerate(run(2, small_training.digests, 40)[0], start=1))
     for output in outputs:
-        assert told(output) == expected
+        assert digests_of(output) == expected
         assert len(re.findall(r"^step", output.read_text(), re.MULTILINE)) >= 40

@@ -31,7 +31,7 @@ PADDINGS = st.sampled_from([None, 0, -1, 2, -2])
 )
 @settings(max_examples=40)
 def test_embedding_is_torchs(count, dim, shape, options, dtype, seed):
-    """Value and gradient agree, with a constant padding row and a bound that no row reaches, for x of any shape, also empty."""
+    """Value and gradient agree, with a constant padding row and a bound that no row reaches, for x of any shape, even empty."""
     assert_twins(fn.Embedding(count, dim, *options), nn.Embedding(count, dim, *options), integers(count, shape, seed).to(dtype))
 
 
@@ -68,7 +68,7 @@ def test_bounded_rows_have_torchs_values_and_their_own_gradient(shape, padding, 
 )
 @settings(max_examples=60)
 def test_embedding_bag_is_torchs(count, dim, shape, padding, mode, seed):
-    """Value and gradient agree for sum, mean and maximum, also for bags of padding only."""
+    """Value and gradient agree for sum, mean and maximum, including bags of padding only."""
     options = {"mode": mode, "padding_idx": padding}
     assert_twins(fn.EmbeddingBag(count, dim, **options), nn.EmbeddingBag(count, dim, **options), integers(count, shape, seed))
 
@@ -95,7 +95,7 @@ def test_a_weighted_embedding_bag_is_torchs(shape, padding, seed):
 )
 @settings(max_examples=80)
 def test_an_embedding_bag_by_offsets_is_torchs(sizes, padding, mode, dtype, seed):
-    """Value and gradients agree, for bags of different sizes and for empty ones."""
+    """Value and gradients agree, for bags of different sizes and for empty bags."""
     options = {"mode": "sum" if mode == "weighted" else mode, "padding_idx": padding}
     offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(dtype)
     ids = integers(4, (sum(sizes),), seed).to(dtype)
@@ -119,7 +119,7 @@ BAGS = {"bags": torch.tensor([[1, 2], [1, 1]]), "offsets": (torch.tensor([1, 2, 
 @pytest.mark.parametrize("form", BAGS)
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_the_padding_of_a_bag_is_left_out(mode, form):
-    """NaN in its row has no effect, and neither has an infinite weight of its index."""
+    """NaN in its row and an infinite weight of its index have no effect."""
     layer, x = fn.EmbeddingBag(4, 3, mode=mode, padding_idx=1), BAGS[form]
     x = x if isinstance(x, tuple) else (x,)
     if mode == "sum":

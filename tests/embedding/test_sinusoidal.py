@@ -14,7 +14,7 @@ def test_of_the_steps_it_is_what_positions_add(base):
 
 
 def test_the_gradient_is_that_of_autograd():
-    """Any shape is tried, also a 0-d one and empty ones."""
+    """Any shape is tried, including a 0-d one and empty ones."""
     for shape in ((), (0,), (3,), (2, 1, 4)):
         x = fn.random.normal(1, shape, std=20.0, dtype=torch.float64).requires_grad_()
         y, cache = fn.SinusoidalEmbedding(8).apply({}, x)

@@ -12,7 +12,7 @@ from examples.benchmarks import composition, depth, ensembles, per_example, turn
 
 @pytest.mark.parametrize("name", per_example.nets())
 def test_all_ways_to_gradients_of_each_example_give_the_same(name: str):
-    """The gradients of the loop, of ``torch.func`` and of funcnet agree, and so do their norms."""
+    """The gradients of the loop, of ``torch.func`` and of funcnet agree, and their norms agree."""
     net, x, target = per_example.nets()[name]
     found = {way: work() for way, work in per_example.contenders(net, x[:4], target[:4]).items()}
     want = fn.tree.names(found["loop"])

@@ -26,8 +26,8 @@ def test_the_page_holds_every_section(tmp_path, capsys):
     assert found["keys"] == []
     assert [row["label"] for row in found["steps"][0]["rows"]] == ["funcnet eager, float32"]
     assert "torch.nn eager, fused, float32 is left out: no time was left" in text
-    assert "All draws have the bits of main memory" in text
-    assert "time was over after 0 of 1 cases" in text
+    assert "All draws have the same bits as in main memory" in text
+    assert "the time was up after 0 of 1 cases" in text
 
 
 def failing(*_):
@@ -128,7 +128,7 @@ def test_the_laws_are_tried_in_both_dtypes():
 
 
 def test_draws_that_differ_are_reported(monkeypatch):
-    """A draw that depends on more than the key is a fault, and so is an error."""
+    """A draw that depends on more than the key, or raises an error, is a fault."""
     monkeypatch.setattr(device_checks, "DRAWS", {"chance": lambda key: torch.rand(3), "none": lambda key: key[1]})
     assert {one["draw"] for one in device_checks.key_faults(CPU)} == {"chance", "none"}
     assert len(device_checks.key_faults(CPU)) == 6

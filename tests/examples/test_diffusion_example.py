@@ -14,7 +14,7 @@ def test_it_finds_the_noise(tmp_path, capsys, monkeypatch):
     diffusion.main(["--epochs", "2", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     zero, linear, net = (
-        float(re.search(rf"^{name} +([\d.]+)", out, re.MULTILINE)[1]) for name in ("estimate 0", "best linear one", "U-Net")
+        float(re.search(rf"^{name} +([\d.]+)", out, re.MULTILINE)[1]) for name in ("estimate 0", "best linear", "U-Net")
     )
     assert 0.95 < zero < 1.05
     assert linear < 0.5

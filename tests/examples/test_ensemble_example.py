@@ -23,7 +23,7 @@ def test_the_spread_shows_the_gap(tmp_path, capsys):
 
 
 def test_a_net_predicts_a_mean_and_a_variance():
-    """The second output of its last Linear is the logarithm of the variance; the loss of the pair is torch's."""
+    """The second output of its last Linear is the logarithm of the variance; the loss of the pair matches torch's."""
     x, t = fn.random.normal(0, (5, 1)), fn.random.normal(1, (5, 1))
     params = ensemble.net.init(0)
     y, (mean, var) = ensemble.net[:-2](params[:-2], x), ensemble.net(params, x)

@@ -70,17 +70,17 @@ def test_the_page_in_the_repository_has_no_losses():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Return a folder with the checkpoints of a training, and the lines of the training."""
-    folder, told = tmp_path_factory.mktemp("trained"), []
-    train(folder, told.append, epochs=1)
-    return folder, Ended(0, tuple(told))
+    folder, lines = tmp_path_factory.mktemp("trained"), []
+    train(folder, lines.append, epochs=1)
+    return folder, Ended(0, tuple(lines))
 
 
 def test_a_training_reports_its_saves_and_its_digest(trained):
     """Every second step is reported, and the last one of the epoch."""
     folder, ended = trained
-    assert ended.told("saved") == ["2", "4", "6", "8", "9"]
+    assert ended.reported("saved") == ["2", "4", "6", "8", "9"]
     assert len(fn.Checkpoints(folder).steps()) == KEEP
-    assert difference(ended, ended.told("digest")[0]) == []
+    assert difference(ended, ended.reported("digest")[0]) == []
 
 
 def test_the_judge_sees_a_lost_step_a_silent_end_and_leftovers(trained):

@@ -141,13 +141,13 @@ def test_the_order_of_a_loader_is_that_of_the_key():
 
 def test_a_sampler_gets_the_epoch():
     """Epochs count from 0, as samplers for several processes expect."""
-    told = []
+    epochs = []
 
     class Sampler:
         """An order of all rows."""
 
         def set_epoch(self, epoch):
-            told.append(epoch)
+            epochs.append(epoch)
 
         def __iter__(self):
             return iter(range(40))
@@ -156,7 +156,7 @@ def test_a_sampler_gets_the_epoch():
             return 40
 
     fit(DataLoader(TensorDataset(X, TARGET), 8, sampler=Sampler()), epochs=3)
-    assert told == [0, 1, 2]
+    assert epochs == [0, 1, 2]
 
 
 def test_a_batch_counts_for_its_rows():
@@ -271,7 +271,7 @@ def test_arrays_that_are_no_tensors_are_refused(name):
 
 
 def test_data_without_rows_or_values_are_refused():
-    """Empty data are refused by name, and so are meta tensors, for which a loss has no value."""
+    """The error names empty data, and meta tensors, for which a loss has no value."""
     params = NET.init(0)
     with pytest.raises(ValueError, match="predict: x must have at least 1 row, got 0"):
         fn.predict(NET, params, X[:0])

@@ -65,7 +65,7 @@ def test_stop_ends_the_training_after_the_epoch():
 
 
 def test_a_training_that_was_stopped_stays_stopped(tmp_path):
-    """The same call returns the same result, also with more epochs."""
+    """The same call returns the same result, even with more epochs."""
     early = fn.EarlyStopping(2, monitor="loss", mode="max")
     first = fit(epochs=9, callbacks=[early], checkpoints=tmp_path)
     assert first.history["epoch"] == [1, 2, 3]

@@ -221,13 +221,13 @@ def test_params_with_one_path_for_two_leaves_are_refused_at_the_start(tmp_path):
 
 def test_a_training_that_does_not_go_on_says_why(tmp_path):
     """Either a callback stopped it, or its epochs are done."""
-    told = []
+    lines = []
     fit(tmp_path, epochs=5, callbacks=[lambda epoch: fn.stop if epoch.number == 2 else None])
-    fit(tmp_path, epochs=5, progress=told.append)
+    fit(tmp_path, epochs=5, progress=lines.append)
     fit(tmp_path / "other", epochs=1)
-    fit(tmp_path / "other", epochs=1, progress=told.append)
-    fit(tmp_path / "other", epochs=2, progress=told.append)
-    stopped, done, goes_on = told[0], told[1], told[2]
+    fit(tmp_path / "other", epochs=1, progress=lines.append)
+    fit(tmp_path / "other", epochs=2, progress=lines.append)
+    stopped, done, goes_on = lines[0], lines[1], lines[2]
     assert stopped == "fit does not continue: a callback stopped the training after epoch 2"
     assert done == "fit has nothing left to do after epoch 1"
     assert goes_on == "fit continues at epoch 2, step 1"

@@ -157,7 +157,7 @@ def test_large_losses_of_members_are_no_divergence():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
 def test_every_number_that_is_not_finite_is_seen(dtype):
-    """The number may be anywhere in a tensor of any length, also after others."""
+    """The number may be anywhere in a tensor of any length, even after others."""
     whole = [torch.arange(4), torch.empty(0, dtype=dtype), torch.zeros((), dtype=dtype)]
     for length in (1, 7, 64, 1001):
         x = torch.linspace(-9, 9, length).to(dtype)

@@ -58,7 +58,7 @@ def differences(theirs: Any, ours: Any) -> set[str]:
 PAIRS = {name: (theirs, counterpart(name)) for name, theirs in classes().items() if counterpart(name) and name != "Optimizer"}
 
 
-def told_of(name: str) -> str:
+def rows_about(name: str) -> str:
     """Return the rows of the table about a class; the rows about transformers name all of their classes."""
     family = (
         re.sub(r"(Loss|[123]d)$", "", name).replace("Layer", "") if "Transformer" in name else re.sub(r"(Loss|[123]d)$", "", name)
@@ -71,8 +71,8 @@ def told_of(name: str) -> str:
 def test_a_difference_of_signatures_is_named(name):
     """A row about the class names it, except for arguments that no layer, or no optimizer, has."""
     known = OF_OPTIMIZERS if issubclass(PAIRS[name][0], torch.optim.Optimizer) else ABSENT
-    told = told_of(name)
-    assert sorted(one for one in differences(*PAIRS[name]) - known if not re.search(rf"\b{one}\b", told)) == []
+    rows = rows_about(name)
+    assert sorted(one for one in differences(*PAIRS[name]) - known if not re.search(rf"\b{one}\b", rows)) == []
 
 
 def test_the_arguments_that_nothing_has_are_named():

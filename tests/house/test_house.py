@@ -145,7 +145,7 @@ def circles(sources: dict[str, str]) -> list[str]:
 
 
 def never_imported(sources: dict[str, str]) -> list[str]:
-    """Return the modules, but no packages, that no other module imports; ``_MODULES`` are imported on first use."""
+    """Return the modules, except packages, that no other module imports; ``_MODULES`` are imported on first use."""
     used = {one for name, source in sources.items() for one in imported(source, set(sources)) - {name}}
     used |= {f"{name}.{one}" for name, source in sources.items() for one in _on_first_use(source)}
     used |= {name.rpartition(".")[0] for name in sources}
@@ -296,11 +296,11 @@ def _may_stand_in_init(node: ast.AST) -> bool:
     return node.level == 0 and _inside(node.module or "", "funcnet") and public
 
 
-def groups_untold(source: str) -> list[str]:
+def undescribed_groups(source: str) -> list[str]:
     """List the groups of ``__all__`` (its comments) that are missing from the docstring, and those only in the docstring."""
     groups = re.findall(r"^    # (.+)$", source[source.index("__all__") :], re.MULTILINE)
-    told = re.findall(r"^    (\S.*?)  +\S", ast.get_docstring(ast.parse(source), clean=False) or "", re.MULTILINE)
-    return sorted({*groups} ^ {*told})
+    described = re.findall(r"^    (\S.*?)  +\S", ast.get_docstring(ast.parse(source), clean=False) or "", re.MULTILINE)
+    return sorted({*groups} ^ {*described})
 
 
 def shared_names(modules: set[str], functions: set[str]) -> list[str]:
@@ -372,7 +372,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_every_module_is_imported():
-    """A module that was split must not stay beside its parts."""
+    """A module that was split must not remain next to its parts."""
     assert never_imported(SOURCES) == ["funcnet.__main__"]
 
 
@@ -410,10 +410,10 @@ MAY_USE = {
         "torch._inductor",
         "torch._dynamo.convert_frame",
         "torch._dynamo.exc",
-    ],  # imported late, each in a ``try``
-    "funcnet.compilation.options": ["torch._inductor"],  # its ``list_options``, in a ``try``
-    "funcnet.interop.exporting": ["torch._inductor"],  # its ``aoti_compile_and_package``, which is documented
-    "funcnet.testing": ["torch._dynamo"],  # its ``config``, which is documented
+    ],  # imported on demand, each in a ``try``
+    "funcnet.compilation.options": ["torch._inductor"],  # ``list_options``, in a ``try``
+    "funcnet.interop.exporting": ["torch._inductor"],  # ``aoti_compile_and_package`` is documented
+    "funcnet.testing": ["torch._dynamo"],  # ``config`` is documented
 }
 
 
@@ -435,7 +435,7 @@ def test_source_keeps_to_the_rules(check):
 def test_the_public_names_are_imported_and_listed_by_group():
     """Each name is listed once, also in ``__all__``, and the docstring explains every group in one line."""
     assert wrong_exports(SOURCES["funcnet"]) == []
-    assert groups_untold(SOURCES["funcnet"]) == []
+    assert undescribed_groups(SOURCES["funcnet"]) == []
 
 
 def test_no_public_function_has_the_name_of_a_module():
@@ -615,7 +615,7 @@ def test_steps_down_and_aside_pass():
 
 
 def test_a_module_that_nothing_imports_is_found():
-    """Its own import of itself does not count, and a package may list modules to import on first use."""
+    """An import of itself does not count, and a package can list modules to import on first use."""
     sources = {
         "funcnet.layers": '"""Layers."""\n_MODULES = ("late",)',
         "funcnet.layers.linear": "from funcnet import layers",
@@ -675,10 +675,10 @@ def test_right_exports_pass(source):
     assert wrong_exports(source) == []
 
 
-def test_an_untold_group_and_a_shared_name_are_found():
+def test_an_undescribed_group_and_a_shared_name_are_found():
     """The check finds a group without a line, a line without a group, and a function named like a module."""
     source = '"""Doc.\n\n    loops  the loop\n    trees  more\n"""\n__all__ = [\n    # loops\n    "fit",\n    # steps\n    "step",\n]\n'
-    assert groups_untold(source) == ["steps", "trees"]
+    assert undescribed_groups(source) == ["steps", "trees"]
     assert shared_names({"funcnet.fitting.loop", "funcnet.layers.fit"}, {"fit", "evaluate"}) == ["fit"]
 
 

@@ -35,6 +35,7 @@ fn.Linear(3, 4).in_features + 1
 fn.Conv2d(None, 8, (3, 5), padding="same")
 fn.RNN(3, 4, 2, "relu", False)
 fn.HingeEmbedding(2.0, "none")
+fn.serial(fn.Index[-1], fn.Index[:, 0])
 fn.TripletMarginWithDistance(fn.PairwiseDistance(), 2.0)
 fn.Checkpoints("runs", 5, every=10)
 fn.Adam(lr=fn.CosineSchedule(0.1, 100))

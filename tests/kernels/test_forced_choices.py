@@ -33,6 +33,7 @@ ON_DEVICES = {"CUDA graphs"}
 OF_THREADS = {
     "threads of small products",
     "threads of small batch norms",
+    "threads of maxima in pairs",
 }  # the kernels are the same: see test_small_kernels_on_one_thread.py
 IN_GRADIENTS_OF_EXAMPLES = {"memory of large results", "examples at a time", "example gradients of convolutions"}
 IN_LAYERS = CHOICES.keys() - IN_OPTIMIZERS - IN_COMPILED_STEPS - IN_GRADIENTS_OF_EXAMPLES - ON_DEVICES - OF_THREADS

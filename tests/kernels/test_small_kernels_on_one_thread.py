@@ -9,6 +9,7 @@ import torch
 import funcnet as fn
 from funcnet.kernels import forced, threads
 from funcnet.kernels.linear import linear, linear_vjp
+from funcnet.kernels.tiles import tile_max_with_indices
 from funcnet.plans import Plans
 
 NETS: dict[str, tuple[fn.Layer, tuple[int, int]]] = {
@@ -66,6 +67,15 @@ def test_the_laws_hold_on_two_threads(name: str, option: str, two_threads: None)
     with forced(name, option):
         fn.testing.check_laws(fn.Linear(3, 4), fn.random.normal(1, (5, 3)), compiled=False)
         fn.testing.check_laws(fn.BatchNorm1d(3), fn.random.normal(1, (5, 3)), batched=False, compiled=False)
+
+
+def test_maxima_have_the_same_bits_on_one_thread_and_on_two(two_threads: None) -> None:
+    """Values and indices agree in windows with rows of two, for an x that two threads would share."""
+    x, kernel = fn.random.normal(1, (8, 8, 40, 40)), (2, 2)
+    with forced("threads of maxima in pairs", "all"):
+        several = tile_max_with_indices(x, kernel)
+    assert_same_bits(several, tile_max_with_indices(x, kernel))
+    assert_same_bits(several, torch.nn.functional.max_pool2d(x, kernel, return_indices=True))
 
 
 @pytest.mark.parametrize("name", ["tiny", "no bias", "batch norm"])

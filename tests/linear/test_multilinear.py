@@ -78,7 +78,7 @@ EQUATIONS = {
 
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_einsum_is_torchs(equation):
-    """Sums, outer products, batches and ellipses agree, also for an empty batch."""
+    """Sums, outer products, batches and ellipses agree, including an empty batch."""
     shape, x = EQUATIONS[equation]
     assert_autograd(fn.Einsum(equation, shape), lambda x, weight: torch.einsum(equation, x, weight), draw(x))
 

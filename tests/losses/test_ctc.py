@@ -72,7 +72,7 @@ def test_it_is_the_sum_over_all_alignments(labels):
 
 
 def test_it_has_all_derivatives():
-    """The Hessian matches the sum over all alignments, also if classes are impossible."""
+    """The Hessian matches the sum over all alignments, even if classes are impossible."""
     y = normal(4, 4, 3)
     target = torch.tensor([[1, 2]]), torch.tensor([4]), torch.tensor([2])
     want = torch.func.hessian(lambda y: -likelihood(y, [1, 2], 0))(y)

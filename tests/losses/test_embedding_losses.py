@@ -33,7 +33,7 @@ def several(count, seed, *shape):
 @quick
 @given(rows=ROWS, features=st.integers(1, 4), margin=st.floats(-1, 1), reduction=SHARED, seed=SEEDS)
 def test_cosine_embedding_is_torchs(rows, features, margin, reduction, seed):
-    """Both signs are tried, also for a single pair."""
+    """Both signs are tried, including a single pair."""
     target = random.randint(seed, rows, 0, 2) * 2 - 1
     y = several(2, seed, *rows, features)
     assert_as_torch(fn.CosineEmbedding(margin, reduction), nn.CosineEmbeddingLoss(margin, reduction=reduction), y, target)
@@ -52,7 +52,7 @@ def test_cosine_embedding_is_torchs(rows, features, margin, reduction, seed):
     seed=SEEDS,
 )
 def test_triplet_margin_is_torchs(rows, features, margin, p, eps, swap, reduction, seed):
-    """Every option agrees, also for a single triplet."""
+    """Every option agrees, including a single triplet."""
     options = {"margin": margin, "p": p, "eps": eps, "swap": swap, "reduction": reduction}
     assert_as_torch(fn.TripletMargin(**options), nn.TripletMarginLoss(**options), several(3, seed, *rows, features), None)
 
@@ -146,7 +146,7 @@ def test_equal_examples_have_no_slope():
 
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(-0.5), fn.InfoNCE(), fn.InfoNCE(symmetric=True)], ids=str)
 def test_zero_vectors_have_finite_gradients(loss):
-    """Their cosines are 0, and so is their part in the gradients of others."""
+    """Their cosines and their part in the gradients of others are 0."""
     u = torch.stack([torch.zeros(3), torch.ones(3)])
     target = torch.tensor([1, -1]) if isinstance(loss, fn.CosineEmbedding) else None
     value, (gu, gv) = loss.value_and_grad((u, u.flip(0)), target)

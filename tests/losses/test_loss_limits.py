@@ -60,7 +60,7 @@ def test_rows_that_are_ignored_may_hold_anything():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_the_slope_of_bce_where_y_is_the_target_is_its_limit(dtype):
-    """The slope is 1 at 0 and -1 at 1, also by autograd."""
+    """The slope is 1 at 0 and -1 at 1; autograd finds the same."""
     y = torch.tensor([0.0, 1.0, 0.25], dtype=dtype)
     want = torch.tensor([1.0, -1.0, 0.0], dtype=dtype)
     value, gy = fn.BCE("sum").value_and_grad(y[:2], y[:2])

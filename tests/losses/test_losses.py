@@ -40,7 +40,7 @@ def test_elementwise_losses_are_torchs(name, reduction, leading, seed):
     seed=st.integers(0, 99),
 )
 def test_an_elementwise_loss_agrees_with_its_twin(kind, reduction, shape, weight, seed):
-    """As a layer on (y, target) it has the same value and gradients, for any shape, also for one number."""
+    """As a layer on (y, target) it has the same value and gradients, for any shape, including one number."""
     ours, theirs, draw_y, draw_target = ELEMENTWISE[kind.removesuffix("Loss")]
     weighted = weight is not None and ours is BCEWithLogits
     module = theirs(reduction=reduction, **({"pos_weight": torch.tensor(weight)} if weighted else {}))

@@ -40,7 +40,7 @@ def listed(seed, *shape):
     seed=SEEDS,
 )
 def test_multi_margin_is_torchs(rows, classes, p, margin, is_weighted, reduction, seed):
-    """Every option agrees, also for a single row."""
+    """Every option agrees, including a single row."""
     weight = tuple(random.uniform(seed, (classes,), dtype=F64).tolist()) if is_weighted else None
     module = nn.MultiMarginLoss(p, margin, torch.tensor(weight, dtype=F64) if weight else None, reduction=reduction)
     labels = random.randint(seed + 1, rows, 0, classes)
@@ -51,7 +51,7 @@ def test_multi_margin_is_torchs(rows, classes, p, margin, is_weighted, reduction
 @quick
 @given(rows=ROWS, classes=st.integers(1, 5), reduction=SHARED, seed=SEEDS)
 def test_multi_label_margin_is_torchs(rows, classes, reduction, seed):
-    """Labels before a -1 may repeat; the kernel agrees, and so does the formula under vmap."""
+    """Labels before a -1 may repeat; the kernel agrees, and the formula under vmap too."""
     loss, y, labels = fn.MultiLabelMargin(reduction), normal(seed, *rows, classes), listed(seed + 1, *rows, classes)
     assert_as_torch(loss, nn.MultiLabelMarginLoss(reduction=reduction), y, labels)
     mapped = torch.func.vmap(loss.value_and_grad)(torch.stack([y, -y]), torch.stack([labels, labels]))

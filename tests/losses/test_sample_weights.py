@@ -154,7 +154,7 @@ def test_weights_may_be_negative_where_nothing_is_divided_by_them(reduction):
 
 @pytest.mark.parametrize("loss", [fn.weighted(fn.MSE()), fn.weighted(fn.CrossEntropy())], ids=repr)
 def test_members_of_an_ensemble_share_the_weights(loss):
-    """Each member has the value and gradient that it has by itself, and so has each row."""
+    """Members and rows have the same values and gradients as by themselves."""
     target = (T if isinstance(loss.loss, fn.MSE) else LABELS, W)
     ys = torch.stack([Y, 2 * Y])
     values, gy = fn.ensemble(loss, 2).value_and_grad(ys, target)

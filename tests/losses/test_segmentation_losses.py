@@ -1,4 +1,4 @@
-"""Focal and Dice losses compared with formulas and autograd, also optax's; certain predictions, empty masks, errors."""
+"""Focal and Dice losses compared with formulas, some of them optax's, and autograd; certain predictions, empty masks, errors."""
 
 import math
 

@@ -56,7 +56,7 @@ def test_smooth_l1_neither_overflows_nor_underflows():
 
 
 def test_what_is_impossible_and_does_not_occur_has_no_divergence():
-    """A target probability of 0 adds 0, even if the log-probability is ±∞, also with targets in logarithms; torch has NaN."""
+    """A target probability of 0 adds 0, even if the log-probability is ±∞ or targets are logarithms; torch has NaN."""
     y, t = torch.tensor([-INF, INF, -2.0, -INF]), torch.tensor([0.0, 0.0, 0.0, 0.5])
     assert everywhere(fn.KLDiv(), y, t) == ([0.0, 0.0, 0.0, INF], [0.0, 0.0, 0.0, -0.5])
     logs = torch.tensor([-INF, -200.0, -INF, 0.0])
@@ -173,7 +173,7 @@ OF_NUMBERS = [
 
 @pytest.mark.parametrize("loss", OF_NUMBERS, ids=str)
 def test_nan_is_not_hidden(loss):
-    """NaN in y counts where the target is 0 too, and so does NaN in the target."""
+    """NaN in the target counts, and NaN in y even if the target is 0."""
     for y, target in (([NAN, 1.0], [0.0, 1.0]), ([0.5, NAN], [0.0, 1.0]), ([0.5, 1.0], [NAN, 1.0])):
         assert loss(torch.tensor(y), torch.tensor(target)).isnan()
 
@@ -287,7 +287,7 @@ def test_torchs_word_for_batch_is_taken():
 
 
 def test_arguments_are_in_torchs_order():
-    """Only the deprecated ones are missing."""
+    """Only deprecated arguments are missing."""
     assert repr(fn.PoissonNLL(True, False, 1e-8, "mean")) == "PoissonNLL()"
     assert repr(fn.NLL(None, -100, "mean")) == "NLL()"
     assert repr(fn.HingeEmbedding(1.0, "mean")) == "HingeEmbedding()"

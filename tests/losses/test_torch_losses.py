@@ -46,7 +46,7 @@ DRAWN = {
 @quick
 @given(data=st.data(), shape=shapes, seed=seeds, reduction=torchs_reductions)
 def test_an_elementwise_loss_agrees_with_its_twin(kind, data, shape, seed, reduction):
-    """Value and gradients agree for any options and shape, also for one number."""
+    """Value and gradients agree for any options and shape, including one number."""
     options = {name: data.draw(drawn, name) for name, drawn in OPTIONS[kind].items()} | {"reduction": reduction}
     draw_y, draw_target = DRAWN.get(kind, (normal, normal))
     loss = getattr(fn, kind.removesuffix("Loss"))(**options)
@@ -63,7 +63,7 @@ def variances(shape):
 @quick
 @given(data=st.data(), shape=shapes, seed=seeds, full=flags, eps=st.sampled_from([1e-6, 0.5]), reduction=torchs_reductions)
 def test_gaussian_nll_agrees_with_its_twin(data, shape, seed, full, eps, reduction):
-    """The gradients of mean, variance and target agree, also for variances below eps."""
+    """The gradients of mean, variance and target agree, including variances below eps."""
     var = shares(seed + 1, *data.draw(variances(shape)))
     options = {"full": full, "eps": eps, "reduction": reduction}
     y, target = (normal(seed, *shape), var), normal(seed + 2, *shape)
@@ -103,7 +103,7 @@ def test_nll_agrees_with_its_twin(case, reduction):
 @quick
 @given(case=labels(), reduction=st.sampled_from(["mean", "sum", "none", "batch"]))
 def test_nll_of_log_softmax_is_cross_entropy(case, reduction):
-    """Values agree, and so do gradients after the vjp of LogSoftmax."""
+    """Values agree, and gradients agree after the vjp of LogSoftmax."""
     options, y, target = case
     softmax = fn.LogSoftmax(dim=min(1, y.dim() - 1))
     logp, cache = softmax.apply({}, y)
@@ -184,7 +184,7 @@ def test_batches_count_as_the_mean_of_all_rows_needs_it(loss, y, target):
 
 @pytest.mark.parametrize("name", BATCH)
 def test_an_empty_batch_is_torchs(name):
-    """A mean is NaN, the sum 0, the terms are empty, and so are the gradients."""
+    """A mean is NaN, the sum 0, and terms and gradients are empty."""
     loss, y, target = BATCH[name]
     y, target = fn.tree.map(lambda x: x[:0], (y, target))
     found = {

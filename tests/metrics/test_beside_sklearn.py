@@ -129,7 +129,7 @@ def test_top_k_is_sklearns(seed, k):
 
 
 def test_of_equal_outputs_the_first_are_the_largest():
-    """Hence top_k counts no more than k of them, and top 1 is argmax."""
+    """Therefore top_k counts no more than k of them, and top 1 is argmax."""
     y = torch.zeros(4, 4)
     assert [fn.Accuracy(k)(y, torch.arange(4)).item() for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
 

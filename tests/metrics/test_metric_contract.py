@@ -157,7 +157,7 @@ def test_labels_of_every_integer_type_are_the_same():
 
 
 def test_most_totals_are_sums():
-    """``tree.add`` merges them, also with totals of no rows; only four metrics have other totals."""
+    """``tree.add`` merges them, even with totals of no rows; only four metrics have other totals."""
     for metric, y, target in CASES.values():
         exact = isinstance(metric, (fn.AUROC, fn.AveragePrecision)) and metric.thresholds is None
         if not exact and not isinstance(metric, (fn.R2, fn.ExplainedVariance)):

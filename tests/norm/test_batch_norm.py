@@ -27,7 +27,7 @@ SAMPLES = {1: [(4,), (3, 2)], 2: [(2, 2, 3), (3, 1, 1)], 3: [(2, 1, 2, 3), (3, 2
 )
 @settings(max_examples=25)
 def test_batch_norm_of_any_axes_is_torchs(axes, data, n, affine, bias, track, eps, momentum, seed):
-    """Value, gradients and moved statistics agree, also for ``inference()``."""
+    """Value, gradients and moved statistics agree, including ``inference()``."""
     row = data.draw(st.sampled_from(SAMPLES[axes]))
     kind, twin = (getattr(package, f"BatchNorm{axes}d") for package in (fn, nn))
     options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}

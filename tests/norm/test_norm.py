@@ -110,7 +110,7 @@ def test_instance_norm_without_momentum_keeps_the_mean_of_all_batches():
 )
 @settings(max_examples=25)
 def test_instance_norm_is_torchs(axes, batch, channels, affine, bias, track, momentum, eps, seed):
-    """Value, gradients and moved statistics agree, also for ``inference()``, with and without a batch axis."""
+    """Value, gradients and moved statistics agree, including ``inference()``, with and without a batch axis."""
     kind, twin, space = INSTANCE_NORMS[axes]
     options = {"eps": eps, "momentum": momentum, "affine": affine, "track_running_stats": track, "bias": bias}
     layer, module = kind(channels, **options), varied(twin(channels, **options), seed)
@@ -141,7 +141,7 @@ def test_the_statistics_of_no_rows_move_nothing():
 )
 @settings(max_examples=30)
 def test_local_response_norm_is_torchs(size, channels, space, n, alpha, beta, seed):
-    """Value and gradient agree for windows of even and odd size, also larger than the channels."""
+    """Value and gradient agree for windows of even and odd size, even larger than the channels."""
     options = {"alpha": alpha, "beta": beta, "k": 1.0 + seed % 3}
     assert_twins(
         fn.LocalResponseNorm(size, **options), nn.LocalResponseNorm(size, **options), draw((n, channels, *space), seed) * 2
@@ -184,7 +184,7 @@ ROWS = [(fn.LayerNorm(8), nn.LayerNorm), (fn.RMSNorm(8), nn.RMSNorm)]
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
 def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
-    """Sums of squares are in single precision, and so is the default ε of RMSNorm."""
+    """Sums of squares and the default ε of RMSNorm are in single precision."""
     got, want = halves(layer, varied(twin(8), 1).to(dtype), (draw((4, 8)) * scale).to(dtype))
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
 

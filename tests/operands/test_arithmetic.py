@@ -84,7 +84,7 @@ def test_a_product_with_zeros_has_exact_gradients():
 
 @pytest.mark.parametrize("exponent", [-1.0, 0.0, 0.5, 1.0, 2.0])
 def test_powers_of_zero_have_torch_s_gradients(exponent):
-    """At base 0 the gradients match torch.pow, also infinite ones."""
+    """At base 0 the gradients match torch.pow, including infinite ones."""
     a, b = torch.tensor([0.0, 2.0], dtype=torch.float64), torch.full((2,), exponent, dtype=torch.float64)
     want, gs = by_autograd(torch.pow, 3, a, b)
     y, cache = fn.Pow().apply({}, (a, b))

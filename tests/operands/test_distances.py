@@ -74,7 +74,7 @@ def test_the_distance_of_equal_vectors_has_torchs_gradient(p):
 
 
 def test_cauchy_similarity_is_its_formula():
-    """The formula is 1 / (1 + Σ w d²), with gradients by autograd, also of the weight, which is initially ones."""
+    """The formula is 1 / (1 + Σ w d²), with gradients by autograd, including those of the weight, which is initially ones."""
     layer = fn.CauchySimilarity(3)
     assert torch.equal(layer.init(0)["weight"], torch.ones(3))
     module = Function(lambda u, v: 1 / (1 + (module.weight * (u - v) ** 2).sum(-1)))
@@ -86,7 +86,7 @@ def test_cauchy_similarity_is_its_formula():
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=3), st.integers(0, 2), degrees, st.sampled_from([1e-12, 0.5]), seeds)
 @settings(max_examples=60)
 def test_normalize_agrees_with_torch(shape, dim, p, eps, seed):
-    """Any axis and degree are tried, also lengths below ``eps``."""
+    """Any axis and degree are tried, including lengths below ``eps``."""
     dim = dim % len(shape)
     twin = Function(lambda x: nn.functional.normalize(x, p, dim, eps))
     assert_twins(fn.Normalize(p, dim, eps), twin, draw(shape, seed))

@@ -46,7 +46,7 @@ def by_hand(average: Any, inner: fn.Optimizer, steps: int = 4) -> tuple[Tree, Tr
 @pytest.mark.parametrize("form", [lambda opt: opt, fn.donate], ids=["pure", "donated"])
 @pytest.mark.parametrize("in_backward", [False, True])
 def test_it_averages_as_a_loop_by_hand(average: Any, form: Callable[[fn.Optimizer], fn.Optimizer], in_backward: bool) -> None:
-    """Averages agree bit for bit, also running statistics in trained or frozen layers and in layers without other params."""
+    """Averages agree bit for bit, including running statistics in trained or frozen layers and in layers without other params."""
     opt = fn.Averaged(fn.Adam(0.1), average)
     params, state = trained(form(opt), in_backward=in_backward)
     assert tree.equal((params, opt.eval_params(state, params)), by_hand(average, fn.Adam(0.1)))

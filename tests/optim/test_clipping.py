@@ -163,7 +163,7 @@ def test_a_tree_without_tensors_comes_back(transform: GradientTransform, gradien
 @each_transform
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_dtypes_are_kept(transform: GradientTransform, dtype: torch.dtype) -> None:
-    """Gradients keep their dtype, also 0-d ones."""
+    """Gradients keep their dtype, including 0-d ones."""
     assert {leaf.dtype for leaf in tree.leaves(clipped(transform, grads(dtype)))} == {dtype}
 
 

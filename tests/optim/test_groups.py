@@ -20,7 +20,7 @@ def start() -> tuple[Tree, Tree]:
 
 
 def test_each_group_steps_as_its_optimizer_does() -> None:
-    """The leaves of a group get what its optimizer gives them by itself, for several steps."""
+    """The leaves of a group match its optimizer by itself, for several steps."""
     params, grads = start()
     opt, sgd, adam = fn.by_path({"*.bias": fn.SGD(0.5), "*": fn.AdamW(0.1)}), fn.SGD(0.5), fn.AdamW(0.1)
     state, states, runs = opt.init(params), [sgd.init(params), adam.init(params)], [params, params]
@@ -47,7 +47,7 @@ def test_the_first_group_that_takes_a_leaf_has_it() -> None:
 
 
 def test_muon_for_matrices_and_adamw_for_the_others_in_one_line() -> None:
-    """The optimizer trains in float32, also with ``train_step`` in eager mode."""
+    """The optimizer trains in float32, even with ``train_step`` in eager mode."""
     opt = fn.by_path({"3.*": fn.AdamW(0.05), fn.is_matrix: fn.Muon(0.05), "*": fn.AdamW(0.05)})
     params, x = NET.init(0), fn.random.normal(1, (32, 3))
     state, step, values = opt.init(params), fn.train_step(NET, fn.MSE(), opt), []

@@ -78,7 +78,7 @@ def test_steps_are_torchs_on_a_net(options: dict[str, Any]) -> None:
 
 
 def test_an_update_is_an_iteration_without_line_search() -> None:
-    """``update`` gives what torch gives with ``max_iter=1``."""
+    """``update`` matches torch with ``max_iter=1``."""
     f, params = small_net()
     opt, start = fn.LBFGS(0.05, history_size=4), params
     state = opt.init(params)
@@ -89,7 +89,7 @@ def test_an_update_is_an_iteration_without_line_search() -> None:
 
 
 def test_a_donated_step_gives_the_same_bits_in_place() -> None:
-    """The new params and state lie in the memory of the old ones."""
+    """The new params and state use the memory of the old ones."""
     f, params = small_net()
     opt = fn.LBFGS(history_size=3, line_search_fn="strong_wolfe")
     want = opt.step(f, opt.init(params), params)
@@ -177,5 +177,5 @@ def test_a_gradient_that_does_not_fit_is_refused() -> None:
 
 @pytest.mark.compiled
 def test_one_graph_serves_all_updates() -> None:
-    """The new state has the strides of the old one, also with several leaves."""
+    """The new state has the strides of the old one, even with several leaves."""
     fn.testing.check_optimizer(fn.LBFGS(history_size=2), fn.mlp([2, 3, 2]).init(0))

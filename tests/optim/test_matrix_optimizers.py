@@ -30,7 +30,7 @@ def gradient(step: int, params: Params) -> Params:
 
 
 def ours(opt: fn.Optimizer, params: Params, steps: int = 100) -> Params:
-    """Take steps with an optimizer of ours."""
+    """Take steps with one of our optimizers."""
     state = opt.init(params)
     for step in range(steps):
         params, state = opt.update(gradient(step, params), state, params)

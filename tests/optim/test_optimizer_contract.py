@@ -63,7 +63,7 @@ def test_donating_changes_no_bit(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_donating_reuses_the_memory(optimizer: Optimizer) -> None:
-    """The new params and state lie in the memory of the old ones."""
+    """The new params and state use the memory of the old ones."""
     params, state = run(optimizer, leaves(0), steps=1)
     places = tree.map(Tensor.data_ptr, (params, state))
     assert tree.map(Tensor.data_ptr, donate(optimizer).update(leaves(1), state, params)) == places
@@ -148,7 +148,7 @@ def test_the_state_is_read_and_written_by_name(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_dtypes_are_kept(optimizer: Optimizer) -> None:
-    """Params keep their dtype, also 0-d leaves."""
+    """Params keep their dtype, including 0-d leaves."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         params, _ = run(optimizer, leaves(0, dtype), steps=2)
         assert tree.map(lambda x: x.dtype, params) == tree.map(lambda _, dtype=dtype: dtype, params)
@@ -294,7 +294,7 @@ def test_a_broadcast_gradient_gives_the_bits_of_a_plain_one(optimizer: Optimizer
 
 @each_optimizer
 def test_strides_are_kept(optimizer: Optimizer) -> None:
-    """Params in channels_last stay so, and so do their moments."""
+    """Params in channels_last and their moments keep the memory format."""
     p = {"p": channels_last(normal(key(0), (3, 5, 7, 2)))}
     after, state = optimizer.update(p, optimizer.init(p), p)
     assert {x.stride() for x in tree.leaves((after, state)) if x.shape == p["p"].shape} == {p["p"].stride()}

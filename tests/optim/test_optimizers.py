@@ -69,7 +69,7 @@ ADAMS = grid(betas=((0.9, 0.999), (0.0, 0.5)), weight_decay=(0, 0.1), amsgrad=(F
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("how", SGDS, ids=repr)
 def test_sgd_takes_the_steps_of_torch(how: dict[str, Any], fused: bool) -> None:
-    """SGD equals torch.optim.SGD after every step, also the first one."""
+    """SGD equals torch.optim.SGD after every step, including the first one."""
     assert_same_trace(SGD(lr=0.05, fused=fused, **how), torch_run(lambda params: torch.optim.SGD(params, lr=0.05, **how)))
 
 
@@ -151,7 +151,7 @@ def test_a_quadratic_is_minimized(optimizer: Optimizer) -> None:
 
 @each_optimizer
 def test_optimizers_are_values(optimizer: Optimizer) -> None:
-    """Their repr evaluates to an equal one, equal ones have equal hashes, and pickle keeps them; also donated ones."""
+    """Plain and donated optimizers are tried: the repr evaluates to an equal one, hashes are equal, and pickle keeps them."""
     for one in (optimizer, donate(optimizer)):
         again = eval(repr(one), {**vars(fn), "Chain": Chain})
         assert again == one == pickle.loads(pickle.dumps(one))
@@ -246,7 +246,7 @@ def test_a_gradient_of_another_shape_is_refused_with_the_path(optimizer: Optimiz
 
 @pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9), Adam()], ids=repr)
 def test_misfits_are_found_whatever_came_before(optimizer: Optimizer) -> None:
-    """Leaves are compared with the last ones first: after updates that fit, also of other nets, nothing wrong passes."""
+    """Leaves are compared with the last ones first: after updates that fit, even of other nets, misfits are refused."""
     other, wide = tree.map(lambda leaf: leaf.unsqueeze(0).float(), leaves(0)), leaves(0, torch.float32)
     grads = tree.replace(leaves(1), "0.weight", leaves(1)[0]["weight"].t().contiguous().t())
     for _ in range(3):

@@ -111,7 +111,7 @@ def test_plateaus_compile() -> None:
 
 
 def test_a_plateau_is_a_value_whose_state_can_be_saved() -> None:
-    """Equal ones have equal hashes and reprs, and a run continues from a pickled state."""
+    """Equal plateaus have equal hashes and reprs, and a run continues from a pickled state."""
     plateau = ReduceOnPlateau(0.1, "max", patience=3)
     assert eval(repr(plateau), vars(fn)) == plateau == pickle.loads(pickle.dumps(plateau))
     state = plateau.update(1.0, plateau.init())

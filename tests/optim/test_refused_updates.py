@@ -137,7 +137,7 @@ def test_a_count_of_steps_that_is_none_is_refused(optimizer: Any) -> None:
 
 @each_optimizer
 def test_a_state_of_another_optimizer_is_refused(optimizer: Any) -> None:
-    """The message says what it must be, also in ``rates``; a state with the same names counts as one of the same optimizer."""
+    """The message says what it must be, even in ``rates``; a state with the same names counts as the same optimizer's."""
     names = lambda state: {*state} if isinstance(state, dict) else len(state)
     for used, grads, state, params, _ in settings(optimizer):
         others = [one for one in (fn.Adam().init(params), fn.SGD().init(params), (), {}) if names(one) != names(state)]
@@ -166,7 +166,7 @@ UNWRITABLE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @each_optimizer
 def test_params_that_cannot_be_written_to_are_refused(optimizer: Any) -> None:
-    """The donated optimizer refuses them; the pure one gives what it gives for copies."""
+    """The donated optimizer refuses them; the pure one gives the same result as for copies."""
     for donated, grads, state, params, path in settings(optimizer, pure=False):
         for kind in UNWRITABLE.values():
             given = {**params, path: kind(params[path])}
@@ -206,7 +206,7 @@ SHARED: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 
 @each_optimizer
 def test_params_that_share_memory_are_refused(optimizer: Any) -> None:
-    """A donated optimizer refuses them, also if it met other params of these shapes before."""
+    """A donated optimizer refuses them, even if it met other params of these shapes before."""
     for kind in SHARED:
         shared_params_are_refused(optimizer, kind)
 
@@ -397,7 +397,7 @@ def test_a_compiled_update_refuses_before_it_writes(optimizer: Any, form: Any, p
 @pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["shifted", "two views"])
 def test_a_compiled_step_refuses_params_that_share_memory_at_its_first_call(kind: str) -> None:
-    """A donated step refuses them; the pure step gives what it gives for copies."""
+    """A donated step refuses them; the pure step gives the same result as for copies."""
     net, opt = fn.serial(fn.Linear(3, 4, bias=False), fn.Tanh(), fn.Linear(4, 3, bias=False)), fn.SGD(0.1, momentum=0.9)
     whole = fn.random.normal(0, (25,))
     params = (

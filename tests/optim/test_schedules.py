@@ -91,7 +91,7 @@ def test_a_compiled_step_follows_its_schedules() -> None:
 
 @each_schedule
 def test_a_tensor_gets_the_bits_of_its_number(schedule: Schedule) -> None:
-    """Eager mode is tried, also at steps far beyond the end."""
+    """Eager mode is tried, even at steps far beyond the end."""
     for step in (*range(70), *HUGE):
         assert schedule(torch.tensor(step)).item() == schedule(step)
 

@@ -89,7 +89,7 @@ PARAMS, GRADS = drawn(0), [drawn(1 + i) for i in range(STEPS)]
 
 
 def with_torch(make: Callable[[list[Tensor]], Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Return the params after steps of torch's optimizer, and what it holds for each."""
+    """Return the params after steps of torch's optimizer, and its state for each."""
     params = [torch.nn.Parameter(leaf.clone()) for leaf in tree.leaves(PARAMS)]
     optimizer = make(params)
     for grads in GRADS:
@@ -100,7 +100,7 @@ def with_torch(make: Callable[[list[Tensor]], Any]) -> tuple[list[Tensor], list[
 
 
 def with_ours(optimizer: fn.Optimizer, grads: list[Tree] = GRADS) -> tuple[Tree, Tree]:
-    """Return the params and the state after as many steps of ours, which may be donated."""
+    """Return the params and the state after as many steps of our optimizer, which may be donated."""
     params, optimizer = tree.map(torch.clone, PARAMS), fn.donate(optimizer)
     state = optimizer.init(params)
     for g in grads:

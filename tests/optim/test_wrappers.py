@@ -189,7 +189,7 @@ def test_sam_trains_within_train_step() -> None:
 
 @pytest.mark.compiled
 def test_a_step_with_sam_compiles_whole() -> None:
-    """The step compiles to one graph, also donated, and agrees up to rounding."""
+    """The step compiles to one graph, pure and donated, and agrees up to rounding."""
     net, opt = fn.mlp([3, 8, 2]), fn.SAM(fn.SGD(0.1, momentum=0.9))
     x, target, params = fn.random.normal(0, (16, 3)), fn.random.normal(1, (16, 2)), net.init(0)
     step = fn.train_step(net, fn.MSE(), opt)

@@ -53,7 +53,7 @@ def test_adaptive_maxima_are_torch_s(axes, data, indices, ties):
 @given(st.data())
 @settings(max_examples=25, deadline=None)
 def test_unpooling_is_torch_s(axes, data):
-    """Values and gradients agree for the pair from a pooling, also with the original length."""
+    """Values and gradients agree for the pair from a pooling, even with the original length."""
     kernel, stride = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2))
     padding = data.draw(st.integers(0, kernel // 2))
     lengths = tuple(data.draw(st.integers(kernel, 7)) for _ in range(axes))

@@ -101,7 +101,7 @@ def by_slices():
 @pytest.mark.parametrize(("kernel", "shape"), [*TILES, ((3, 2), (3, 9, 8)), ((2, 2, 2), (2, 4, 6, 5))], ids=str)
 @pytest.mark.parametrize("kind", ["distinct", "tied", "signed zeros", "unbounded", "strided", "transposed"])
 def test_windows_side_by_side_give_what_torch_gives(kernel, shape, kind, dtype, by_slices, monkeypatch):
-    """Slices give the same first of equal elements, also with infinities, and the same gradients."""
+    """Slices give the same first of equal elements, even with infinities, and the same gradients."""
     axes, x = len(kernel), draw(shape).to(dtype)
     x = {"distinct": x, "tied": x.round(), "signed zeros": x.round() * 0.0, "unbounded": x.where(x < 1, -torch.inf)}.get(kind, x)
     if kind == "strided":

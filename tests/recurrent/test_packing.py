@@ -30,7 +30,7 @@ def test_sequences_are_padded_and_packed_as_torch_does(counts, features, batch_f
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any), st.integers(0, 9))
 @settings(max_examples=20)
 def test_padding_and_packing_are_each_other_s_transposes(counts, seed):
-    """⟨g, pack x⟩ = ⟨pad g, x⟩ for lengths in any order, also 0."""
+    """⟨g, pack x⟩ = ⟨pad g, x⟩ for lengths in any order, including 0."""
     x, g = draw((4, len(counts), 2), seed), draw((sum(counts), 2), seed + 1)
     torch.testing.assert_close((g * fn.pack_padded(x, counts)).sum(), (fn.pad_packed(g, counts, total_length=4) * x).sum())
 

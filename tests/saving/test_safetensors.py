@@ -59,7 +59,7 @@ def test_the_library_reads_what_is_saved(path):
 
 
 def test_files_of_others_load(path):
-    """Such files load as a flat dict, or into a tree, also with other names; their text is the metadata."""
+    """Such files load as a flat dict, or into a tree, even with other names; their text is the metadata."""
     named = {"layers.0.weight": torch.randn(3, 2), "layers.0.bias": torch.zeros(3), "head": torch.ones(2, dtype=torch.bfloat16)}
     save_file(named, path, {"by": "another"})
     assert same(fn.load(path), dict(sorted(named.items())))
@@ -106,7 +106,7 @@ def test_without_the_library_a_sentence_says_what_to_install(path, monkeypatch, 
 
 
 def forged(path, changes):
-    """Write a file with the given text of ours, and a valid checksum of it."""
+    """Write a file with the given metadata of our format, and a valid checksum."""
     from funcnet.saving.safetensors_format import _crc
 
     said = {"version": 1, "tree": ["tensor", 0], "metadata": None, "tensors": [["a", "float32", [2], None, 0]], **changes}

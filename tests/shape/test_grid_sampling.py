@@ -26,7 +26,7 @@ steps = st.lists(st.integers(1, 4), min_size=2, max_size=3)
 @given(modes, paddings, st.booleans(), steps, st.integers(1, 3), st.sampled_from([0, 1, 2]), st.integers(0, 99))
 @settings(max_examples=40)
 def test_grid_sample_agrees_with_torch(mode, padding, corners, sizes, places, rows, seed):
-    """Images and volumes, every mode, padding and alignment of corners agree, also for an empty batch."""
+    """Images and volumes, every mode, padding and alignment of corners agree, including an empty batch."""
     mode = "bilinear" if len(sizes) == 3 and mode == "bicubic" else mode
     x = draw((rows, 2, *sizes), seed), draw((rows, *[places] * len(sizes), len(sizes)), seed + 1)
     if rows == 0:

@@ -72,7 +72,7 @@ def test_its_repr_is_the_call_that_makes_it():
 @given(st.sampled_from([(), (2,), (2, 3)]), st.integers(1, 5), st.integers(1, 3), st.integers(0, 6), st.integers(0, 99))
 @settings(max_examples=40)
 def test_a_step_has_those_around_it(lead, steps, size, w, seed):
-    """Value and gradient match windows of the padded sequence, also beyond both ends."""
+    """Value and gradient match windows of the padded sequence, even beyond both ends."""
 
     def windows(x):
         padded = nn.functional.pad(x, (0, 0, w, w)).unfold(-2, 2 * w + 1, 1)

@@ -49,35 +49,6 @@ def test_flatten_and_identity_agree_with_their_twins(shape, start, count, seed):
     assert_twins(fn.Identity(), nn.Identity(), x)
 
 
-TIGHT = {"rtol": 1e-10, "atol": 1e-11}
-WITHOUT_PARAMS = [
-    (fn.Flatten(), nn.Flatten()),
-    (fn.Flatten(0, 1), nn.Flatten(0, 1)),
-    (fn.Identity(), nn.Identity()),
-]
-
-
-@pytest.mark.parametrize(("layer", "module"), WITHOUT_PARAMS, ids=[repr(layer) for layer, _ in WITHOUT_PARAMS])
-@given(
-    shape=st.lists(st.integers(1, 5), min_size=2, max_size=4), scale=st.sampled_from([1e-8, 1.0, 30.0]), seed=st.integers(0, 99)
-)
-@settings(max_examples=20)
-def test_a_layer_without_params_agrees_with_torch(layer, module, shape, scale, seed):
-    """Value and gradient are torch's for any shape and scale."""
-    x = draw(shape, seed) * scale
-    assert_twins(layer, module, x, tolerance=TIGHT)
-    assert_twins(layer, module, x * (x > 0), tolerance=TIGHT)
-
-
-@pytest.mark.parametrize(("layer", "module"), WITHOUT_PARAMS, ids=[repr(layer) for layer, _ in WITHOUT_PARAMS])
-def test_extreme_values_give_what_torch_gives(layer, module):
-    """No number changes, however large."""
-    x = torch.tensor([[1e3, -1e3, 0.0], [500.0, 500.0, -500.0]], dtype=torch.float64)
-    y = layer({}, x)
-    assert fn.tree.all_finite(y)
-    torch.testing.assert_close(y, module(x), **TIGHT)
-
-
 @given(sizes, st.randoms(use_true_random=False), st.data())
 @settings(max_examples=30)
 def test_reordered_axes_agree_with_torch(shape, random, data):
@@ -143,7 +114,7 @@ def test_split_is_the_reverse_of_concat():
 
 
 def test_one_hot_agrees_with_torch_and_has_no_gradient():
-    """Its values are torch's in float32; a number out of range has none; the gradient is None."""
+    """The values match torch's in float32; a number out of range has only zeros; the gradient is None."""
     x = torch.tensor([[0, 2], [1, 1]])
     y, cache = fn.OneHot(4).apply({}, x)
     assert torch.equal(y, nn.functional.one_hot(x, 4).float())
@@ -160,7 +131,7 @@ PADS = [f"{kind}Pad{n}d" for kind in ("Zero", "Constant", "Reflection", "Replica
 @given(data=st.data())
 @settings(max_examples=20)
 def test_a_padding_agrees_with_its_twin(name, data):
-    """Any sizes that torch takes agree, also one number for all, with a batch, without, and with an empty batch."""
+    """All sizes that torch accepts agree, including one number for all; with a batch, without one, and with an empty batch."""
     n = int(name[-2])
     shape = data.draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
     most = [size - name.startswith("Reflection") for size in reversed(shape)]

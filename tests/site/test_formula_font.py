@@ -22,7 +22,7 @@ def test_every_sign_is_in_the_font():
 
 
 def test_all_signs_are_of_one_width():
-    """Combining characters have it too; text shaping puts them above the character before."""
+    """Combining characters have the same width; text shaping puts them above the previous character."""
     assert len({FONT["hmtx"][name][0] for name in FONT.getBestCmap().values()}) == 1
 
 

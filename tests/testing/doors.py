@@ -246,7 +246,7 @@ def _work(rest: list[Trial], done: mmap.mmap, out: Any) -> None:
 def excused(trial: Trial) -> bool:
     """Return whether a change is valid, or is left to a user's functions; y may get its dtype only from a table.
 
-    A cast layer takes params of any floating dtype, and their gradients have it too.
+    A cast layer accepts params of any floating dtype, and their gradients have the same dtype.
     """
     layer = CASES[trial.case].layer
     takes_all = any(isinstance(one, MixedPrecision) for _, one in walk(layer)) and trial.argument == "params"

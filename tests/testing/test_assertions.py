@@ -1,4 +1,4 @@
-"""Assertions about trees: what passes, and the message for what does not."""
+"""Assertions about trees: trees that pass, and the messages for others."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_close_trees_pass():
     ],
 )
 def test_the_first_leaf_that_differs_is_named(got, message):
-    """The message is torch's, or says what it got and what it should be."""
+    """The message is torch's, or has the value and the expected value."""
     with pytest.raises(AssertionError, match=message):
         assert_close(got, WANT)
 

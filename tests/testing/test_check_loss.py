@@ -26,7 +26,7 @@ def test_a_broken_loss_fails_with_the_rule_it_breaks(kind: type) -> None:
 
 
 def test_the_loss_that_they_are_built_on_is_sound() -> None:
-    """Each of them therefore fails because of what it changes."""
+    """Each of them therefore fails because of its change."""
     check_loss(Squares(), Y[:6], TARGET[:6], compiled=False)
 
 

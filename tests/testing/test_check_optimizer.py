@@ -21,7 +21,7 @@ TREES = {
 
 
 def test_every_optimizer_and_transform_is_in_the_catalogue() -> None:
-    """All public ones are there except the base classes."""
+    """All public classes are there except the base classes."""
     kinds = (fn.Optimizer, fn.GradientTransform)
     public = {value for value in vars(fn).values() if isinstance(value, type) and issubclass(value, kinds)}
     tried = {type(one) for one in (*OPTIMIZERS, *MATRICES, *TRANSFORMS)}
@@ -285,7 +285,7 @@ class Rateless(Ours):
 
 @fn.frozen
 class Credulous(Ours):
-    """Accepts what does not fit."""
+    """Accepts misfits."""
 
     def update(self, grads, state, params):
         return Broken.update(self, grads, state, params)
@@ -293,7 +293,7 @@ class Credulous(Ours):
 
 @fn.frozen
 class Hasty(Ours):
-    """When donated, it writes leaf by leaf, and finds what does not fit only when it gets there."""
+    """When donated, it writes leaf by leaf, and finds a misfit only when it gets there."""
 
     donated: bool = False
 

@@ -1,4 +1,4 @@
-"""check_vjp: what it reports for a wrong gradient, and what passes."""
+"""``check_vjp``: its report of a wrong gradient, and gradients that pass."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import funcnet as fn
-from funcnet.testing import LAWS, check_laws, check_vjp, finite_difference
+from funcnet.testing import LAWS, check_laws, check_vjp, differences, finite_difference
 
 
 @fn.frozen
@@ -69,6 +69,26 @@ def test_the_message_names_layer_leaf_index_both_numbers_and_the_relative_error(
     assert message.endswith(" where 1e-07 is allowed; 1 of the 3 there are wrong; in Scale(factor=2.0, place=1)")
 
 
+def rejected(factor: float) -> set[int]:
+    """Return the places of 16 where a gradient multiplied by the factor is rejected."""
+    found = set()
+    for place in range(16):
+        try:
+            check_vjp(Scale(16, factor, place), torch.ones(1, 16))
+        except AssertionError:
+            found.add(place)
+    return found
+
+
+@pytest.mark.parametrize("factor", [1 + 2.0**-21, 1 + 2.0**-23, 0.0])
+def test_directions_find_every_error_that_single_elements_do(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The errors are five times the tolerance, about as large, and the whole gradient; one element of 16 has it."""
+    found = rejected(factor)
+    monkeypatch.setattr(differences._Measure, "_quick", lambda *arguments: [])
+    assert rejected(factor) == found
+    assert (len(found) > 8) is (factor != 1 + 2.0**-23)
+
+
 def test_the_path_leads_into_a_net() -> None:
     """A wrong gradient in a net is named by its path in the params."""
     net = fn.serial(fn.Tanh(), fn.residual(Scale(factor=1.01)), fn.Linear(3, 2))
@@ -84,7 +104,7 @@ def test_the_path_leads_into_a_tuple_of_inputs() -> None:
 
 
 def test_a_factor_of_1_0001_is_wrong() -> None:
-    """An error of 10⁻⁴ fails, and so does one of 10⁻⁶."""
+    """Errors of 10⁻⁴ and of 10⁻⁶ fail."""
     for factor in (1 + 1e-4, 1 - 1e-6):
         with pytest.raises(AssertionError, match="where 1e-07 is allowed"):
             check_vjp(Scale(factor=factor), rows(4))

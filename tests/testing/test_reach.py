@@ -118,7 +118,7 @@ class Plain(fn.Layer):
 
 
 @fn.frozen
-class Told(Plain):
+class Declaring(Plain):
     """The same, with the layer declared."""
 
     stochastic = property(lambda self: self.inner.stochastic)
@@ -127,7 +127,7 @@ class Told(Plain):
 
 
 @fn.frozen
-class Updating(Told):
+class Updating(Declaring):
     """The same, which passes on ``update_stats`` too."""
 
     def update_stats(self, params: Any, cache: Any) -> Any:
@@ -174,7 +174,7 @@ BROKEN = {
     ),
     "stochastic must be True if a layer within has it": Quiet(NORMED),
     "stochastic must be True if a layer within has it: override stochastic, or subclass funcnet.Wrapper": Plain(NORMED),
-    "update_stats must reach every layer, but does not reach 'inner': override update_stats, or subclass": Told(NORMED),
+    "update_stats must reach every layer, but does not reach 'inner': override update_stats, or subclass": Declaring(NORMED),
     "inference must reach every layer, but does not reach 'inner': override inference, or subclass": Updating(NORMED),
     "map_layers must reach every layer in a field, but do not reach 'inner': subclass funcnet.Wrapper": Settling(NORMED),
     "with_children must keep every layer that it is given, but loses '1'": Forgetful((NORMED, NORMED)),

@@ -1,4 +1,4 @@
-"""Wrong arguments to all public names are refused with a message of ours."""
+"""Wrong arguments to all public names are refused with one of our messages."""
 
 import pytest
 import torch

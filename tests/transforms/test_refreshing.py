@@ -1,4 +1,4 @@
-"""refresh_stats: compared with torch.optim.swa_utils.update_bn, and what it does not change."""
+"""refresh_stats: compared with torch.optim.swa_utils.update_bn; everything else stays unchanged."""
 
 import pytest
 import torch

@@ -45,7 +45,7 @@ def test_intermediates_work_within_vmap():
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0, 3)])
 def test_the_jacobian_is_that_of_torch(shape: tuple[int, ...]):
-    """Its shape is y.shape + x.shape, also for x without axes or elements."""
+    """Its shape is y.shape + x.shape, including x without axes or elements."""
     net = fn.serial(fn.Linear(3, 2), fn.Softmax()) if shape else fn.Tanh()
     params, x = tree.cast(net.init(0), torch.float64), random.normal(0, shape, dtype=torch.float64)
     got = fn.jacobian(net, params, x)

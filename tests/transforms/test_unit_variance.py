@@ -1,4 +1,4 @@
-"""LSUV: the output of every layer with a weight has variance 1, in nets of all forms; and which params it does not change."""
+"""LSUV: the output of every layer with a weight has variance 1, in nets of all forms, and some params do not change."""
 
 import pytest
 import torch

@@ -10,6 +10,7 @@ import importlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -49,7 +50,10 @@ def rows_of(family: str) -> list[Row]:
 
 def page(command: Sequence[str], families: Sequence[str], rounds: int, turn: float) -> Iterator[str]:
     """Yield the lines of the page."""
-    words = {"processor": processor(), "command": shlex.join(["python", "-m", "examples.benchmarks.kernels", *command])}
+    words: dict[str, Any] = {
+        "processor": processor(),
+        "command": shlex.join(["python", "-m", "examples.benchmarks.kernels", *command]),
+    }
     words |= {"torch": torch.__version__, "capability": torch.backends.cpu.get_cpu_capability(), "rounds": rounds}
     yield HEAD.format(**words)
     for family in families:

@@ -39,9 +39,11 @@ def layer_norm(shape: tuple[int, int], dtype: torch.dtype) -> Ways:
     return {"funcnet": ours, "torch.nn": lambda: (forward(), backward())}
 
 
+MAKERS: dict[str, Callable[..., Ways]] = {**{name: partial(elementwise, name) for name in PAIRS}, "LayerNorm": layer_norm}
+
 ROWS = [
     Row(f"{name}, {shape[0]}×{shape[1]}, {str(dtype)[6:]}", partial(make, shape, dtype))
     for dtype in (torch.float32, torch.bfloat16)
-    for name, make in {**{name: partial(elementwise, name) for name in PAIRS}, "LayerNorm": layer_norm}.items()
+    for name, make in MAKERS.items()
     for shape in SHAPES
 ]

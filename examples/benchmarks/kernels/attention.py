@@ -1,6 +1,8 @@
 """Causal attention with several heads, in float32 and in bfloat16, with each kernel."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -44,13 +46,13 @@ def backward(shape: tuple[int, int, int, int], dtype: torch.dtype) -> Ways:
     return ways | {name: forced(x, gy, choices) for name, choices in ALTERNATIVES[dtype].items()}
 
 
-def forced(x: tuple[torch.Tensor, ...], gy: torch.Tensor, choices: dict[str, str]) -> partial:
+def forced(x: tuple[torch.Tensor, ...], gy: torch.Tensor, choices: dict[str, str]) -> partial[Any]:
     """Return the backward pass with forced choices, on a cache made with them."""
     _, cache = _under(choices, lambda: _layer.apply({}, x))
     return partial(_under, choices, lambda: _layer.vjp({}, cache, gy))
 
 
-def _under(choices: dict[str, str], f: object) -> object:
+def _under(choices: dict[str, str], f: Callable[[], Any]) -> Any:
     if not choices:
         return f()
     (name, option), *others = choices.items()

@@ -1,6 +1,7 @@
 """Convolutions of the LeNet and the residual net."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -24,7 +25,7 @@ class Case:
     is_first: bool = False
     """The input is data, which needs no gradient."""
 
-    def tensors(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def tensors(self) -> tuple[Tensor, Any]:
         """Draw an input and params."""
         return noise(*self.images), self.layer().init(0)
 

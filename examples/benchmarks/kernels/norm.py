@@ -1,4 +1,4 @@
-"""Batch norm and what follows it in the residual net: ReLU, and the sum of two branches."""
+"""Batch norm, and the operations after it in the residual net: ReLU, and the sum of two branches."""
 
 from functools import partial
 

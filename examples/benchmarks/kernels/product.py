@@ -1,6 +1,7 @@
 """Linear maps of the big net, the GPT and the small nets, in float32 and in bfloat16, with each library."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from examples.benchmarks.kernels.rows import Row, Ways, leaf, noise, through_aut
 LIBRARIES = ("mkl", "onednn")
 
 
-def _operands(rows: int, inside: int, outside: int, dtype: torch.dtype) -> tuple[fn.Layer, dict, Tensor, Tensor]:
+def _operands(rows: int, inside: int, outside: int, dtype: torch.dtype) -> tuple[fn.Layer, Any, Tensor, Tensor]:
     layer = fn.Linear(inside, outside)
     params = fn.tree.cast(layer.init(0), dtype)
     return layer, params, noise(rows, inside).to(dtype), noise(rows, outside, seed=1).to(dtype)

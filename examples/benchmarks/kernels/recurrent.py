@@ -1,6 +1,7 @@
 """Recurrent layers over 64 steps of 32×64, to 128 features."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from examples.benchmarks.kernels.rows import Row, Ways, noise
 
 STEPS, BATCH, INSIDE, OUTSIDE = 64, 32, 64, 128
 
-PAIRS = {
+PAIRS: dict[str, tuple[Any, Any, dict[str, tuple[str, str]]]] = {
     "LSTM": (fn.LSTM, nn.LSTM, {"buffers": ("LSTM", "buffers")}),
     "GRU": (fn.GRU, nn.GRU, {"new tensors": ("recurrent buffers", "new tensors")}),
 }
@@ -30,12 +31,12 @@ def forward_and_backward(name: str) -> Ways:
     return ways | {label: partial(_forced, *choice, layer, params, x, gy) for label, choice in alternatives.items()}
 
 
-def _ours(layer: fn.Layer, params: dict, x: Tensor, gy: Tensor) -> object:
+def _ours(layer: fn.Layer, params: Any, x: Tensor, gy: Tensor) -> object:
     (_, state), cache = layer.apply(params, x)
     return layer.vjp(params, cache, (gy, fn.tree.map(lambda leaf: None, state)))
 
 
-def _forced(name: str, option: str, *arguments: object) -> object:
+def _forced(name: str, option: str, *arguments: Any) -> object:
     with fn.kernels.forced(name, option):
         return _ours(*arguments)
 

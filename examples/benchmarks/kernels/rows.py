@@ -18,7 +18,8 @@ import funcnet as fn
 from examples.benchmarks.measure import calls_of
 from funcnet.kernels.choices import CHOICES, forced
 
-Ways = dict[str, Callable[[], Any]]
+Way = Callable[[], Any]
+Ways = dict[str, Way]
 """Contenders by column: "funcnet", "torch.nn", then the alternatives."""
 
 _MMAP_THRESHOLD = -3  # from glibc's malloc.h
@@ -37,7 +38,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return fn.random.normal(seed, shape)
 
 
-def through_autograd(f: Callable[..., Tensor], *inputs: Tensor, gy: Tensor | None = None) -> tuple[Callable, Callable]:
+def through_autograd(
+    f: Callable[..., Tensor], *inputs: Tensor, gy: Tensor | None = None
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Return autograd's forward and backward pass of ``f``, with the gradients of all inputs that require one."""
     wanted = [x for x in inputs if x.requires_grad]
     with torch.enable_grad():

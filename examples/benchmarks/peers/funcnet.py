@@ -133,7 +133,8 @@ def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, 
     opt = fn.donate(opt) if donated else opt
     if workload.name == "adam":
         params = tuple(fn.random.normal(fn.fold_in(0, i), TENSOR) for i in range(TENSORS))
-        return lambda params, state, grads, target: (*opt.update(grads, state, params), None), opt, params
+        update: Any = lambda params, state, grads, target: (*opt.update(grads, state, params), None)
+        return update, opt, params
     net, loss = (LOOPS if loop else NETS)[workload.name](), LOSSES[workload.loss]
     loss = loss if workload.members == 1 else fn.ensemble(loss, workload.members)
     return fn.train_step(net, loss, opt), opt, net.init(0)
@@ -168,6 +169,7 @@ class FuncnetTraining(Training):
     def run(self, calls: int) -> None:
         """Take steps, without keeping the old params and state alive."""
         (x, target), params, state = self.batch, self.params, self.state
+        value: Any = None
         del self.params, self.state
         with self.guard():
             for _ in range(calls):
@@ -181,6 +183,10 @@ class FuncnetTraining(Training):
         return float((self.last[-1] if self.way == "scan" else self.last).mean())
 
 
+def _alone(make: Callable[[], FuncnetTraining]) -> KernelsAlone:
+    return KernelsAlone(make())
+
+
 def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contender]:
     """Return each kind of step, with the plain and with the donated optimizer."""
     found = []
@@ -189,7 +195,7 @@ def contenders(workload: Workload, ways: tuple[str, ...] = WAYS) -> list[Contend
             continue
         if way == "floor":
             eager = partial(FuncnetTraining, workload, "eager", True)
-            found.append(Contender("funcnet floor", "funcnet floor", lambda eager=eager: KernelsAlone(eager())))
+            found.append(Contender("funcnet floor", "funcnet floor", partial(_alone, eager)))
             continue
         for loop in _forms(workload, way):
             for donated in (False, True):

@@ -17,12 +17,12 @@ class ThincTraining(Training):
 
     def __init__(self, workload: Workload) -> None:
         """Make the model and draw the batch."""
-        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain, fix_random_seed
+        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain, fix_random_seed  # pyright: ignore[reportMissingImports]
 
         fix_random_seed(0)
         (x, target), widths = workload.draw(), WIDTHS[workload.name]
         self.x, self.target = x.numpy(), target.numpy()
-        self.model = chain(*[Relu(wide) for wide in widths[:-1]], Softmax(widths[-1]))
+        self.model: Any = chain(*[Relu(wide) for wide in widths[:-1]], Softmax(widths[-1]))
         self.model.initialize(X=self.x)
         settings = workload.optimizer[1]
         plain: dict[str, Any] = {"grad_clip": 0.0, "use_averages": False, "L2_is_weight_decay": True}

@@ -7,7 +7,7 @@ no fused implementation.
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -52,6 +52,7 @@ class Parallel(Training):
     def run(self, calls: int) -> None:
         """Reset the gradients, run forward, backward and the optimizer."""
         x, target = self.batch
+        value = torch.zeros(())
         for _ in range(calls):
             self.optimizer.zero_grad()
             value = self.loss(self.module(x), target)
@@ -76,12 +77,12 @@ def by_layer(module: nn.Module) -> nn.Module:
     for child in module.children():
         if isinstance(child, Residual) or any(True for _ in child.parameters()):
             fully_shard(child, mesh=_mesh())
-    return fully_shard(module, mesh=_mesh())
+    return cast(nn.Module, fully_shard(module, mesh=_mesh()))
 
 
 def whole(module: nn.Module) -> nn.Module:
     """Shard the parameters of the whole module together."""
-    return fully_shard(module, mesh=_mesh())
+    return cast(nn.Module, fully_shard(module, mesh=_mesh()))
 
 
 def _mesh() -> Any:
@@ -101,13 +102,13 @@ def contenders(workload: Workload) -> list[Contender]:
 
 
 class Silent(Parallel):
-    """DistributedDataParallel without communication; ``buckets`` are what it would reduce."""
+    """DistributedDataParallel without communication; ``buckets`` are the tensors that it would reduce."""
 
     def __init__(self, workload: Workload) -> None:
         """Register a hook instead of the all-reduce."""
         super().__init__(workload, data_parallel)
         self.found: dict[int, int] = {}
-        self.module.register_comm_hook(self.found, _nothing)
+        cast(DistributedDataParallel, self.module).register_comm_hook(self.found, _nothing)
         self.run(3)  # buckets are rebuilt after the first step
 
     def calls(self) -> list[collectives.Call]:
@@ -117,7 +118,7 @@ class Silent(Parallel):
         return [("all_reduce", [(torch.Size([size]), torch.float32)]) for size in self.found.values()]
 
 
-def _nothing(found: dict[int, int], bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _nothing(found: dict[int, int], bucket: Any) -> torch.futures.Future[Tensor]:
     found[bucket.index()] = bucket.buffer().numel()
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())
@@ -143,7 +144,8 @@ class TorchPipeline(Pipeline):
         x, target = self.batch
         for _ in range(calls):
             self.optimizer.zero_grad()
-            self.schedule.step(*[x] * self.is_first, **({"target": target, "losses": []} if self.is_last else {}))
+            last: dict[str, Any] = {"target": target, "losses": []} if self.is_last else {}
+            self.schedule.step(*[x] * self.is_first, **last)
             self.optimizer.step()
 
     def traced(self) -> list[Span]:

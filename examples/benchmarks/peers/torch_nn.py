@@ -41,9 +41,10 @@ OPTIMIZERS: dict[str, dict[str, bool]] = {"default": {}, "foreach": {"foreach": 
 class Residual(nn.Sequential):
     """The sum of two modules' outputs."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add them."""
-        return self[0](x) + self[1](x)
+        total: Tensor = self[0](x) + self[1](x)
+        return total
 
 
 class Recomputed(Residual):
@@ -58,7 +59,7 @@ class Recomputed(Residual):
 class Positions(nn.Embedding):
     """A learned vector added for each step."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add the vectors of the first steps."""
         return x + self.weight[: x.shape[1]]
 
@@ -80,7 +81,8 @@ class CausalAttention(nn.Module):
         qkv = nn.functional.linear(x, self.in_proj_weight, self.in_proj_bias).view(n, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out_proj(y.transpose(1, 2).reshape(n, length, width))
+        out: Tensor = self.out_proj(y.transpose(1, 2).reshape(n, length, width))
+        return out
 
 
 class Last(nn.Module):
@@ -162,7 +164,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "resnet": _resnet,
     "deep": _deep,
 }
-LOSSES = {"mse": nn.functional.mse_loss, "cross_entropy": nn.functional.cross_entropy}
+LOSSES: dict[str, Callable[..., Tensor]] = {"mse": nn.functional.mse_loss, "cross_entropy": nn.functional.cross_entropy}
 
 
 class TorchTraining(Training):
@@ -177,13 +179,14 @@ class TorchTraining(Training):
         self.optimizer = getattr(torch.optim, name)(self.module.parameters(), **settings, **OPTIMIZERS[kind])
         self.batch = _cast(workload.draw(), dtype)
         self.last: Tensor | None = None
-        self.forward = self._forward(LOSSES.get(workload.loss), way == "compiled")
+        self.forward: Callable[[Any, Any], Tensor] | None = self._forward(LOSSES.get(workload.loss), way == "compiled")
         self.update = self.optimizer.step
         if workload.name == "adam":
             self._give_gradients(way == "compiled")
 
     def _forward(self, loss: Callable[..., Tensor] | None, compiled: bool) -> Callable[[Any, Any], Tensor]:
         def forward(x: Tensor, target: Tensor) -> Tensor:
+            assert loss is not None
             return loss(self.module(x), target)
 
         return torch.compile(forward, dynamic=False) if compiled else forward  # an LSTM cannot become a graph
@@ -296,4 +299,4 @@ def flops(workload: Workload) -> int:
         torch.backends.mkldnn.flags(enabled=False),
     ):
         training.run(1)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())

@@ -47,7 +47,7 @@ def save(path: files.PathLike, tree: Tree, metadata: Any = None, group: Any = No
     one of the workers. Each worker writes its own pieces of DTensors (``shard``) and of the state of a sharded optimizer. Without
     a process group, a single process writes everything.
 
-    The files are written to a folder beside ``path``, flushed, and their checksums are recorded. Then rank 0 renames the folder.
+    The files are written to a folder next to ``path``, flushed, and their checksums are recorded. Then rank 0 renames the folder.
     If one worker fails, all of them raise its error, and the old checkpoint stays.
 
     Args:
@@ -210,7 +210,7 @@ def _leaves(tree: Tree) -> list[tuple[str, Any]]:
 
 
 def load_metadata(path: files.PathLike) -> Any:
-    """Load the metadata of a checkpoint, without its tensors; a worker may call it alone.
+    """Load the metadata of a checkpoint, without its tensors; a single worker can call it.
 
     Args:
         path: The folder written by ``distributed.save``.

@@ -1,4 +1,4 @@
-"""Atomic folders: written beside the old one, flushed, and renamed when all workers are done.
+"""Atomic folders: written next to the old one, flushed, and renamed when all workers are done.
 
     .net.1f3a....tmp/     the new checkpoint while it is written
     net/                  the checkpoint

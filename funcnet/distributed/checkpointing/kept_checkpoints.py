@@ -14,7 +14,7 @@ from funcnet.distributed.together import DamagedError, shared, succeed, workers_
 from funcnet.distributed.workers import Workers
 from funcnet.errors import is_whole, size_or_none, value_error
 from funcnet.flattening import Tree
-from funcnet.saving.checkpoints import as_folder, valid_folder
+from funcnet.saving.atomic import as_folder, valid_folder
 from funcnet.value import Value, frozen
 
 _NAME = re.compile(r"step-(\d{9,})|\.step-(\d{9,})\.old")

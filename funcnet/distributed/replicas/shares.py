@@ -81,7 +81,7 @@ def value_and_gy(loss: Loss, y: Any, target: Any, share: Share, scale: Tensor | 
 
 
 def weighed_gy(gy: Any, w: Weight, params: Any) -> tuple[Any, Weight]:
-    """Return gy times a weight, and the factor by which the gradients of params must still be multiplied.
+    """Return gy times a weight, and the remaining factor for the gradients of params.
 
     Multiplying gy is cheaper than multiplying the gradients of params, which have many more elements. In half precision the
     product could overflow, and a weight of 0 requires exact zeros.

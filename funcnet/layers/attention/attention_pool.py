@@ -130,7 +130,7 @@ class AttentionPool(Layer):
 
 
 def _are_counts_of(rows: Tensor, counts: Any) -> bool:
-    """Tell whether ``counts`` is a mask, or lengths, that fits the rows."""
+    """Return whether ``counts`` is a mask, or lengths, that fits the rows."""
     if isinstance(counts, Tensor) and counts.dtype == torch.bool:
         return not counts.is_nested and broadcasts_to(counts.shape, rows.shape[:-1])
     return (

@@ -1,6 +1,6 @@
 """Decoding: multi-head attention that continues a sequence from the keys and values of its earlier steps.
 
-    k', v' = k and v, with those of the next steps of x      y = attention(q, k', v')       self-attention
+    k', v' = k and v, with the steps of x appended           y = attention(q, k', v')       self-attention
     y      = attention(q, k_m, v_m)                          keys and values of another sequence m, computed once
 
 The carry is a dict of tensors. Nothing is modified in place: each call returns a new carry.
@@ -76,7 +76,9 @@ class Decoding(Heads):
         _, *widths = self._widths()
         if floating_complaint(memory) or memory.dim() not in (2, 3) or [memory.shape[-1]] * 2 != widths:
             raise value_error(
-                self, f"memory must be a floating tensor with the axes (N, S, features), of {_listed(widths)} features", memory
+                self,
+                f"memory must be a floating tensor with the axes (N, S, features), of {_join_widths(widths)} features",
+                memory,
             )
         k, v = (self._project(params, i, self._inward(memory, memory)) for i in (1, 2))
         k = self._normalize_one(params, 1, k, None)[0]
@@ -212,10 +214,10 @@ class Decoding(Heads):
         return one, (norm_cache, rotary_cache)
 
 
-def _listed(widths: list[int]) -> str:
+def _join_widths(widths: list[int]) -> str:
     return " and ".join(map(str, dict.fromkeys(widths)))
 
 
 def batched(x: Any) -> bool:
-    """Tell whether the inputs have a batch axis."""
+    """Return whether the inputs have a batch axis."""
     return bool((x[0] if isinstance(x, tuple) else x).dim() == 3)

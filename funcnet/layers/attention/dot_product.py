@@ -32,11 +32,11 @@ def _is_window(value: Any) -> bool:
 _WINDOW = "a whole number of at least 0, or a pair of them, the steps before and after"
 
 window_of_steps = validators.optional(valid_if(_is_window, _WINDOW, most=MOST))
-"""Validator of a field with the number of steps before and after its own that a query may see; ``None`` for all."""
+"""Validator of a window: the numbers of steps before and after a query where it sees keys; ``None`` for all."""
 
 
 def steps_around(window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
-    """Return how many steps before and after its own a query may see; ``None`` for all."""
+    """Return the numbers of steps before and after a query where it sees keys; ``None`` for all."""
     before, after = window if isinstance(window, tuple) else (window, window)
     return before, 0 if causal else after
 
@@ -63,7 +63,8 @@ class ScaledDotProductAttention(Layer):
 
     With a soft cap c the scores are s = c tanh(r / c) + bias, r = scale q kᵀ, and gs ⊙ (1 - tanh²(r / c)) replaces gs in gq and
     gk. ALiBi adds bias[h, i, j] = -m[h] |i - j| with the slopes m[h] = 2^(-8h / heads), h = 1 ... heads. If the number of heads
-    is not a power of 2, the slopes are those of n heads, n the next lower power of 2, then every other slope of 2n heads.
+    is not a power of 2, the slopes are the n slopes for n heads, with n the next lower power of 2, then every other slope for 2n
+    heads.
 
     A query that sees no key gives y = 0 and passes no gradient, as in torch.
 
@@ -78,7 +79,7 @@ class ScaledDotProductAttention(Layer):
         enable_gqa: Whether q can have a multiple of the heads of k and v.
         window: With ``w`` query i sees the keys from i - w to i + w, with ``(a, b)`` those from i - a to i + b, with ``None``
             all.
-        return_weights: Whether the output is (y, p). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
+        return_weights: Whether the output is (y, p). ``vjp`` then takes a pair of gradients, each of which can be ``None``.
         alibi: Whether to lower each score by the distance between query and key times the slope of the head.
         soft_cap: Bound c of the absolute scores, applied before anything is added to them; ``None`` for no bound.
 
@@ -186,7 +187,7 @@ class ScaledDotProductAttention(Layer):
         return kernels.weights(q, k, bias, allowed, self._scale(q), self.soft_cap)
 
     def _alibi(self, q: Tensor, k: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the bias added to the scores: that of ALiBi (heads, L, S), plus a floating mask."""
+        """Return the bias added to the scores: the ALiBi bias (heads, L, S), plus a floating mask."""
         steps, keys = (torch.arange(one.shape[-2], device=q.device) for one in (q, k))
         added = kernels.alibi_bias(q.shape[-3] if q.dim() > 2 else 1, steps, keys, q.dtype)
         added = added if q.dim() > 2 else added[0]

@@ -71,7 +71,7 @@ class Heads(Combinator):
     _attention: ScaledDotProductAttention = field(init=False, eq=False, default=Factory(_attention, takes_self=True))
 
     _own: tuple[tuple[str, Shape], ...] = field(init=False, eq=False)
-    """Names and shapes of the params without those of the norms: every step reads them, and computing them takes 2 µs."""
+    """Names and shapes of the params, without the norms: every step reads them, and computing them takes 2 µs."""
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_own", tuple(self._own_shapes().items()))

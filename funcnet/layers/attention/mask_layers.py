@@ -92,7 +92,7 @@ class VisibleMask(Layer):
             return "x must be a bool or floating tensor"
         heads = "heads" if self.num_heads is None else self.num_heads
         forms = "(N, S) or (S,)" if self.kind == "padding" else f"(L, S) or (N * {heads}, L, S)"
-        more = "" if self.hidden else ", or those of (N, heads, L, S)"
+        more = "" if self.hidden else ", or broadcast to (N, heads, L, S)"
         return None if self._shape(x) else f"x must have the axes {forms}{more}"
 
 

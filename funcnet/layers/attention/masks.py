@@ -149,7 +149,7 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
 
 
 def broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Tell whether a tensor of this shape can be expanded to the target shape."""
+    """Return whether a tensor of this shape can be expanded to the target shape."""
     last = target[len(target) - len(shape) :]
     return len(shape) <= len(target) and all([n in (1, m) for n, m in zip(shape, last, strict=True)])  # noqa: C419
 

@@ -54,7 +54,7 @@ class MultiHeadAttention(Decoding):
         rotary: ``RotaryEmbedding(embed_dim // num_heads)`` to rotate queries and keys; ``None`` for no rotation.
         qk_norm: A layer that normalizes the heads of queries and keys, like ``RMSNorm(embed_dim // num_heads)``.
         initializer: Initializer of the projection weights, by name or value; ``"torch"`` is Xavier uniform, as in torch.nn.
-        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients, each of which may be ``None``.
+        need_weights: Whether the output is (y, weights). ``vjp`` then takes a pair of gradients, each of which can be ``None``.
         average_attn_weights: Whether the returned weights are the mean over the heads.
         alibi: Whether to lower scores with the distance between query and key, see ``ScaledDotProductAttention``.
         soft_cap: Bound of the absolute scores, see ``ScaledDotProductAttention``; ``None`` for no bound.
@@ -85,7 +85,7 @@ class MultiHeadAttention(Decoding):
         ValueError: If sizes do not divide, or ``average_attn_weights=False`` without ``need_weights``.
 
     References:
-        Vaswani et al. 2017, section 3.2.2; names are those of ``torch.nn.MultiheadAttention``.
+        Vaswani et al. 2017, section 3.2.2; names as in ``torch.nn.MultiheadAttention``.
 
     >>> import torch
     >>> layer = MultiHeadAttention(8, 2, is_causal=True)
@@ -160,8 +160,8 @@ class MultiHeadAttention(Decoding):
     def _gparams(self, cache: Cache, gs: list[Tensor], others: Any) -> Params:
         pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
         ws = [pair["weight"] for pair in pairs]
-        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._is_separate() else {"in_proj_weight": _stacked(ws)}
-        bias = {"in_proj_bias": _stacked([pair["bias"] for pair in pairs])} if self.bias else {}
+        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._is_separate() else {"in_proj_weight": _concat(ws)}
+        bias = {"in_proj_bias": _concat([pair["bias"] for pair in pairs])} if self.bias else {}
         return {**inner, **bias, **others}
 
     def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
@@ -242,5 +242,5 @@ def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> dict[str, Any]:
     return {"weight": gw, "bias": gb}
 
 
-def _stacked(parts: list[Tensor]) -> Tensor:
+def _concat(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)

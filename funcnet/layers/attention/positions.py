@@ -147,7 +147,7 @@ class LearnedPositions(Layer):
     Args:
         max_length: Largest number of steps.
         dim: Number of features.
-        initializer: Initializer of ``weight``, by name or value; the default is that of ``torch.nn.Embedding``.
+        initializer: Initializer of ``weight``, by name or value; the default is the same as in ``torch.nn.Embedding``.
 
     Shape:
         x (..., length, dim), length at most max_length → y (..., length, dim)

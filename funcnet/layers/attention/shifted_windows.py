@@ -88,8 +88,8 @@ class ShiftedWindowMask(_OfWindows):
         gx = 0
 
     Args:
-        window_size: Height and width of a window; they must divide those of x.
-        shift_size: Number of pixels by which ``WindowShift`` shifted the images.
+        window_size: Height and width of a window; they must divide height and width of x.
+        shift_size: The ``shift_size`` of the ``WindowShift`` that shifted the images.
 
     Shape:
         x (N, height, width, channels) → y (windows, pixels, pixels), with the number of pixels in a window

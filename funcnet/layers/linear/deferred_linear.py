@@ -70,11 +70,11 @@ class DeferredLinear(Layer):
     def apply(self, params: Any, x: Tensor, rng: Rng = None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         if self.complaint(x) or params.keys() != self.param_shapes().keys():
             raise Misfit
-        y = (x, *[self._fitting(params, name) for name in self.param_shapes()])
+        y = (x, *[self._checked(params, name) for name in self.param_shapes()])
         require_kind(self, params, x)
         return y, y
 
-    def _fitting(self, params: Params, name: str) -> Tensor:
+    def _checked(self, params: Params, name: str) -> Tensor:
         leaf: Tensor = params[name]
         if leaf.shape != self.param_shapes()[name]:
             raise Misfit

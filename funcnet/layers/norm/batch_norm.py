@@ -1,6 +1,6 @@
 """Batch normalization: shift and scale each channel to mean 0 and variance 1 over the batch, then map it affinely.
 
-Over the m elements of a channel of x (N, channels, ...), in all rows and places, with r = 1 / √(σ² + ε):
+Over the m elements of a channel of x (N, channels, ...), in all rows and positions, with r = 1 / √(σ² + ε):
 
     μ  = Σ x / m       σ² = Σ (x - μ)² / m       x̂ = (x - μ) r       y = γ x̂ + β
     gβ = Σ gy          gγ = Σ gy x̂
@@ -165,7 +165,7 @@ class BatchNorm1d(BatchNorm):
         ValueError: If a channel has only one value in the batch, since its variance is 0.
 
     References:
-        Ioffe & Szegedy 2015, algorithm 1; names and defaults are those of ``torch.nn.BatchNorm1d``.
+        Ioffe & Szegedy 2015, algorithm 1; names and defaults as in ``torch.nn.BatchNorm1d``.
 
     >>> layer = BatchNorm1d(3)
     >>> list(layer.init(0))
@@ -216,7 +216,7 @@ class BatchNorm2d(BatchNorm):
         ValueError: If a channel has only one value in the batch, since its variance is 0.
 
     References:
-        Ioffe & Szegedy 2015, algorithm 1; names and defaults are those of ``torch.nn.BatchNorm2d``.
+        Ioffe & Szegedy 2015, algorithm 1; names and defaults as in ``torch.nn.BatchNorm2d``.
 
     >>> BatchNorm2d(3).inference()
     RunningBatchNorm2d(num_features=3)
@@ -266,7 +266,7 @@ class BatchNorm3d(BatchNorm):
         ValueError: If a channel has only one value in the batch, since its variance is 0.
 
     References:
-        Ioffe & Szegedy 2015, algorithm 1; names and defaults are those of ``torch.nn.BatchNorm3d``.
+        Ioffe & Szegedy 2015, algorithm 1; names and defaults as in ``torch.nn.BatchNorm3d``.
 
     >>> BatchNorm3d(3).inference()
     RunningBatchNorm3d(num_features=3)

@@ -23,7 +23,7 @@ class GroupNorm(Layer):
 
         μ  = Σ x / m      r = 1 / √(Σ (x - μ)² / m + ε)      over the m elements of a group
         y  = γ x̂ + β      x̂ = (x - μ) r
-        gβ = Σ gy         gγ = Σ gy x̂                        over rows and places
+        gβ = Σ gy         gγ = Σ gy x̂                        over rows and positions
         gx = r (g - Σ g / m - x̂ Σ g x̂ / m)                   with g = γ gy, over the group
 
     Args:
@@ -47,7 +47,7 @@ class GroupNorm(Layer):
         ValueError: If ``num_groups`` does not divide ``num_channels``.
 
     References:
-        Wu & He 2018; names and defaults are those of ``torch.nn.GroupNorm``.
+        Wu & He 2018; names and defaults as in ``torch.nn.GroupNorm``.
 
     >>> GroupNorm(2, 4).init(0)["weight"]
     tensor([1., 1., 1., 1.])

@@ -133,7 +133,7 @@ class InstanceNorm1d(InstanceNorm):
         ValueError: If a channel of a row has only one value, since its variance is 0.
 
     References:
-        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults are those of ``torch.nn.InstanceNorm1d``.
+        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults as in ``torch.nn.InstanceNorm1d``.
 
     >>> InstanceNorm1d(3, affine=True).init(0)
     {'weight': tensor([1., 1., 1.]), 'bias': tensor([0., 0., 0.])}
@@ -184,7 +184,7 @@ class InstanceNorm2d(InstanceNorm):
         ValueError: If a channel of a row has only one value, since its variance is 0.
 
     References:
-        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults are those of ``torch.nn.InstanceNorm2d``.
+        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults as in ``torch.nn.InstanceNorm2d``.
 
     >>> InstanceNorm2d(3, track_running_stats=True).inference()
     RunningInstanceNorm2d(num_features=3)
@@ -235,7 +235,7 @@ class InstanceNorm3d(InstanceNorm):
         ValueError: If a channel of a row has only one value, since its variance is 0.
 
     References:
-        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults are those of ``torch.nn.InstanceNorm3d``.
+        Ulyanov, Vedaldi & Lempitsky 2016; names and defaults as in ``torch.nn.InstanceNorm3d``.
 
     >>> InstanceNorm3d(3, track_running_stats=True).inference()
     RunningInstanceNorm3d(num_features=3)

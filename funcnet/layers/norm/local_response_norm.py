@@ -91,7 +91,7 @@ class LocalResponseNorm(_ResponseNorm):
         ValueError: If x has fewer than 3 axes.
 
     References:
-        Krizhevsky, Sutskever & Hinton 2012, section 3.3; names and defaults are those of ``torch.nn.LocalResponseNorm``.
+        Krizhevsky, Sutskever & Hinton 2012, section 3.3; names and defaults as in ``torch.nn.LocalResponseNorm``.
     """
 
     axes: ClassVar[str] = "length, ..."
@@ -126,7 +126,7 @@ class CrossMapLRN2d(_ResponseNorm):
         ValueError: If x does not have 4 axes.
 
     References:
-        Krizhevsky, Sutskever & Hinton 2012, section 3.3; names and defaults are those of ``torch.nn.CrossMapLRN2d``.
+        Krizhevsky, Sutskever & Hinton 2012, section 3.3; names and defaults as in ``torch.nn.CrossMapLRN2d``.
     """
 
     axes: ClassVar[str] = "height, width"

@@ -1,7 +1,7 @@
 """Batch normalization with running statistics, and the base class that it shares with ``batch_norm``.
 
     y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-    gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+    gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
 μ and σ² are params here, not functions of x. They get no gradient, and each row of y depends only on its own row of x.
 """
@@ -97,7 +97,7 @@ class RunningBatchNorm1d(RunningBatchNorm):
     """Normalize each channel of (N, channels) or (N, channels, length) with its running statistics.
 
         y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
     This is the layer that ``BatchNorm1d(...).inference()`` returns, with the same params; μ and σ² are ``running_mean`` and
     ``running_var``. It can be trained too: γ and β then adapt, while the statistics stay fixed and rows stay independent.
@@ -133,7 +133,7 @@ class RunningBatchNorm2d(RunningBatchNorm):
     """Normalize each channel of (N, channels, height, width) with its running statistics.
 
         y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
     This is the layer that ``BatchNorm2d(...).inference()`` returns, with the same params; μ and σ² are ``running_mean`` and
     ``running_var``. It can be trained too: γ and β then adapt, while the statistics stay fixed and rows stay independent.
@@ -169,7 +169,7 @@ class RunningBatchNorm3d(RunningBatchNorm):
     """Normalize each channel of (N, channels, depth, height, width) with its running statistics.
 
         y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
     This is the layer that ``BatchNorm3d(...).inference()`` returns, with the same params; μ and σ² are ``running_mean`` and
     ``running_var``. It can be trained too: γ and β then adapt, while the statistics stay fixed and rows stay independent.

@@ -1,7 +1,7 @@
 """Instance normalization with running statistics, and the base class that it shares with ``instance_norm``.
 
     y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-    gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+    gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
 μ and σ² are params here, not functions of x, and get no gradient.
 """
@@ -96,7 +96,7 @@ class RunningInstanceNorm1d(RunningInstanceNorm):
     """Normalize each channel of (N, channels, length) with its running statistics.
 
         y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
     This is the layer that ``InstanceNorm1d(..., track_running_stats=True).inference()`` returns, with the same params; μ and σ²
     are ``running_mean`` and ``running_var``.
@@ -132,7 +132,7 @@ class RunningInstanceNorm2d(RunningInstanceNorm):
     """Normalize each channel of (N, channels, height, width) with its running statistics.
 
         y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
     This is the layer that ``InstanceNorm2d(..., track_running_stats=True).inference()`` returns, with the same params; μ and σ²
     are ``running_mean`` and ``running_var``.
@@ -168,7 +168,7 @@ class RunningInstanceNorm3d(RunningInstanceNorm):
     """Normalize each channel of (N, channels, depth, height, width) with its running statistics.
 
         y  = γ x̂ + β       x̂ = (x - μ) r       r = 1 / √(σ² + ε)
-        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and places
+        gβ = Σ gy          gγ = Σ gy x̂         gx = γ r gy            sums over rows and positions
 
     This is the layer that ``InstanceNorm3d(..., track_running_stats=True).inference()`` returns, with the same params; μ and σ²
     are ``running_mean`` and ``running_var``.

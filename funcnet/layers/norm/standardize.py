@@ -64,8 +64,8 @@ class Normalize(Layer):
         dims, n, gy = self._dims(x), norm.clamp_min(self.eps), check_gy(self, gy, x.shape, x)
         y = x / n
         share = (gy * y).sum(dims, keepdim=True) * (norm >= self.eps)
-        slope = y if self.p == 2 else norm_derivative(x, norm, self.p, dims)
-        return params, rounded((gy - share * slope) / n, x)
+        derivative = y if self.p == 2 else norm_derivative(x, norm, self.p, dims)
+        return params, rounded((gy - share * derivative) / n, x)
 
     def _dims(self, x: Tensor) -> list[int]:
         return [require_axis(self, x, self.dim)] if x.dim() else []

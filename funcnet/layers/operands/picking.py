@@ -19,7 +19,7 @@ from funcnet.value import frozen
 
 @frozen
 class Pick(Layer):
-    """Return one entry of a tuple. The others get the gradient ``None``, which costs nothing; ``Select`` makes zeros.
+    """Return one entry of a tuple. The others get the gradient ``None``, which costs nothing; ``Select`` gives them zeros.
 
         y  = x[index]
         gx = (None, ..., gy, ..., None)

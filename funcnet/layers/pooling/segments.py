@@ -60,7 +60,7 @@ class SegmentPool(Layer):
         values, lengths = self._parts(x)
         ends = lengths.cumsum(0)
         if self.reduction in ("first", "last"):
-            y, where = _picked(values, ends - lengths if self.reduction == "first" else ends - 1, lengths)
+            y, where = _pick_rows(values, ends - lengths if self.reduction == "first" else ends - 1, lengths)
             return y, (where, None, tuple(values.shape), tuple(y.shape), kind_of(values))
         segments = segments_of(len(values), ends)
         y, more = self._over(values, segments, lengths)
@@ -73,7 +73,7 @@ class SegmentPool(Layer):
             return params, (gy.new_zeros(shape[0] + 1, *shape[1:]).index_add(0, where, gy)[:-1], None)
         if self.reduction in ("max", "min"):
             return params, (_to_extremes(gy, more, where), None)
-        return params, (_to_rows(gy if more is None else _divided(gy, more), where), None)
+        return params, (_to_rows(gy if more is None else _divide(gy, more), where), None)
 
     def _over(self, x: Tensor, segments: Tensor, lengths: Tensor) -> tuple[Tensor, Any]:
         """Reduce all rows of each segment; return y and the rest of the cache."""
@@ -107,7 +107,7 @@ def segments_of(rows: int, ends: Tensor) -> Tensor:
     return ended.index_add(0, ends, torch.ones_like(ends)).cumsum(0)[:-1]
 
 
-def _picked(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _pick_rows(x: Tensor, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows of x, and their indices; an empty segment gets zeros, and an index after the last row."""
     where = torch.where(lengths > 0, rows, x.shape[0])
     if not x.shape[0]:
@@ -150,7 +150,7 @@ def _extreme(x: Tensor, segments: Tensor, lengths: Tensor, which: str) -> Tensor
     return torch.where(_column(lengths > 0, x), found, 0.0)
 
 
-def _divided(gy: Tensor, counts: Tensor) -> Tensor:
+def _divide(gy: Tensor, counts: Tensor) -> Tensor:
     """Divide by the counts in float32: half precision counts only to 256 or 2048."""
     return rounded(in_single(gy) / _column(counts, in_single(gy)), gy)
 

@@ -32,7 +32,7 @@ class _MaxUnpool(Windowed):
         if require_axes(self, params, values).shape != indices.shape or indices.is_cpu is not values.is_cpu or len(like) > 1:
             raise Misfit  # torch would accept indices on the meta device, and write nothing
         lengths = self._lengths(values, *like)
-        if like and not self._may_have(values, lengths):
+        if like and not self._can_result_from(values, lengths):
             raise Misfit
         y = kernels.scatter_to_index(values, indices, lengths)
         return y, (indices, tuple(y.shape), kind_of(values), len(like))
@@ -56,7 +56,7 @@ class _MaxUnpool(Windowed):
         if x[0].shape != x[1].shape:
             return f"x and indices must have the same shape, not {tuple(x[0].shape)} and {tuple(x[1].shape)}"
         lengths = self._lengths(x[0], *x[2:])
-        if len(x) == 3 and not self._may_have(x[0], lengths):
+        if len(x) == 3 and not self._can_result_from(x[0], lengths):
             return f"the third tensor must have lengths less than a stride from {self._usual_lengths(x[0])}, not {lengths}"
         wrong = [i for i in x[1].flatten().tolist() if not 0 <= i < math.prod(lengths)]
         return f"the indices must be from 0 to {math.prod(lengths) - 1}, not {wrong[0]}" if wrong else None
@@ -77,7 +77,7 @@ class _MaxUnpool(Windowed):
         columns = zip(x.shape[-self.axes :], *options, strict=True)
         return tuple([(n - 1) * s - 2 * p + k for n, k, s, p in columns])
 
-    def _may_have(self, x: Tensor, lengths: Shape) -> bool:
+    def _can_result_from(self, x: Tensor, lengths: Shape) -> bool:
         """Return whether pooling an input of these lengths can result in x."""
         if len(lengths) != self.axes:
             return False

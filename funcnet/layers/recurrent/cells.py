@@ -159,7 +159,7 @@ class RNNCell(_Cell):
         The input and h, not copied, and h'.
 
     References:
-        Elman 1990; names and initial values are those of ``torch.nn.RNNCell``.
+        Elman 1990; names and initial values as in ``torch.nn.RNNCell``.
 
     >>> cell = RNNCell(4, 3)
     >>> cell(cell.init(0), torch.ones(2, 4)).shape
@@ -205,8 +205,7 @@ class LSTMCell(_Cell):
         The input, h and c, not copied, the gates and tanh(c').
 
     References:
-        Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the gate f; names and initial values are those of
-        ``torch.nn.LSTMCell``.
+        Hochreiter & Schmidhuber 1997; Gers et al. 2000 for the gate f; names and initial values as in ``torch.nn.LSTMCell``.
 
     >>> cell = LSTMCell(4, 3)
     >>> h, c = cell(cell.init(0), torch.ones(2, 4))
@@ -249,7 +248,7 @@ class GRUCell(_Cell):
         The input and h, not copied, the gates, and the part of s that belongs to n.
 
     References:
-        Cho et al. 2014, with r applied after the product as in torch; names and initial values are those of ``torch.nn.GRUCell``.
+        Cho et al. 2014, with r applied after the product as in torch; names and initial values as in ``torch.nn.GRUCell``.
 
     >>> cell = GRUCell(4, 3)
     >>> cell(cell.init(0), (torch.ones(2, 4), torch.zeros(2, 3))).shape

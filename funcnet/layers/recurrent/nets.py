@@ -41,9 +41,9 @@ class RNN(Recurrent):
         unchanged and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
 
     Params:
-        weight_ih_l0: W (hidden_size, input_size), uniform in ±1 / √hidden_size. The names of the layers above end
-            in ``_l1``, ..., those of the reverse direction in ``_reverse``; above the first layer W has as many columns as the
-            layer below outputs.
+        weight_ih_l0: W (hidden_size, input_size), uniform in ±1 / √hidden_size. The names for the layers above end in ``_l1``,
+            ..., and the names for the reverse direction in ``_reverse``. Above the first layer W has one column for each output
+            of the layer below.
         weight_hh_l0: U (hidden_size, hidden_size), the same.
         bias_ih_l0: b (hidden_size,), the same; absent with ``bias=False``.
         bias_hh_l0: b' (hidden_size,), the same; absent with ``bias=False``.
@@ -55,7 +55,7 @@ class RNN(Recurrent):
         ValueError: If the state or the lengths do not fit the sequence, or dropout has no key.
 
     References:
-        Elman 1990; names, shapes and initial values are those of ``torch.nn.RNN``.
+        Elman 1990; names, shapes and initial values as in ``torch.nn.RNN``.
 
     >>> import torch
     >>> net = RNN(4, 3, batch_first=True)
@@ -119,9 +119,9 @@ class LSTM(Recurrent):
         starts at the last valid step, as with torch's packed sequences.
 
     Params:
-        weight_ih_l0: W (4 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order i f u o. The names of the
-            layers above end in ``_l1``, ..., those of the reverse direction in ``_reverse``; above the first layer W has as many
-            columns as the layer below outputs.
+        weight_ih_l0: W (4 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order i f u o. The names for the
+            layers above end in ``_l1``, ..., and the names for the reverse direction in ``_reverse``. Above the first layer W has
+            one column for each output of the layer below.
         weight_hh_l0: U (4 · hidden_size, hidden_size), the same.
         bias_ih_l0: b (4 · hidden_size,), the same; absent with ``bias=False``.
         bias_hh_l0: b' (4 · hidden_size,), the same; absent with ``bias=False``.
@@ -135,7 +135,7 @@ class LSTM(Recurrent):
             has no key.
 
     References:
-        Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection; names, shapes and initial values are those of
+        Hochreiter & Schmidhuber 1997; Sak et al. 2014 for the projection; names, shapes and initial values as in
         ``torch.nn.LSTM``.
 
     >>> import torch
@@ -189,9 +189,9 @@ class GRU(Recurrent):
         unchanged and give y = 0, and the reverse direction starts at the last valid step, as with torch's packed sequences.
 
     Params:
-        weight_ih_l0: W (3 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order r z n. The names of the
-            layers above end in ``_l1``, ..., those of the reverse direction in ``_reverse``; above the first layer W has as many
-            columns as the layer below outputs.
+        weight_ih_l0: W (3 · hidden_size, input_size), uniform in ±1 / √hidden_size; rows in the order r z n. The names for the
+            layers above end in ``_l1``, ..., and the names for the reverse direction in ``_reverse``. Above the first layer W has
+            one column for each output of the layer below.
         weight_hh_l0: U (3 · hidden_size, hidden_size), the same.
         bias_ih_l0: b (3 · hidden_size,), the same; absent with ``bias=False``.
         bias_hh_l0: b' (3 · hidden_size,), the same; absent with ``bias=False``.
@@ -204,7 +204,7 @@ class GRU(Recurrent):
         ValueError: If the state or the lengths do not fit the sequence, or dropout has no key.
 
     References:
-        Cho et al. 2014; names, shapes and initial values are those of ``torch.nn.GRU``.
+        Cho et al. 2014; names, shapes and initial values as in ``torch.nn.GRU``.
 
     >>> import torch
     >>> net = GRU(4, 3, num_layers=2)

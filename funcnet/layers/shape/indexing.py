@@ -3,7 +3,7 @@
 x (...) has any shape.
 """
 
-from abc import abstractmethod
+from abc import ABCMeta, abstractmethod
 from types import EllipsisType
 from typing import Any
 
@@ -22,7 +22,7 @@ Part = int | slice | EllipsisType | None
 _Parted = tuple[tuple[Shape, ...], Tensor]  # the shapes of the parts, and an empty tensor of their dtype
 
 
-def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
+def _hashable(index: tuple[Part, ...]) -> tuple[Any, ...]:
     """Convert slices to tuples: they are not hashable before Python 3.12."""
     return tuple([("slice", part.start, part.stop, part.step) if isinstance(part, slice) else part for part in index])
 
@@ -33,8 +33,15 @@ def _is_part(part: Any) -> bool:
     return part is None or part is Ellipsis or is_whole(part)
 
 
+class _Indexed(ABCMeta):
+    """Makes ``Index[:, 0]`` a layer; a type checker would take ``__class_getitem__`` for type arguments."""
+
+    def __getitem__(cls, index: Any) -> "Index":
+        return Index(index)
+
+
 @frozen
-class Index(SingleRule):
+class Index(SingleRule, metaclass=_Indexed):
     """Index x with ints, slices, ``...`` and ``None``.
 
         y         = x[index]
@@ -67,11 +74,8 @@ class Index(SingleRule):
     index: tuple[Part, ...] = field(
         converter=lambda index: index if isinstance(index, tuple) else (index,),
         validator=deep_iterable(valid_if(_is_part, "of ints, slices with steps above 0, ... and None")),
-        eq=_comparable,
+        eq=_hashable,
     )
-
-    def __class_getitem__(cls, index: Any) -> "Index":
-        return cls(index)
 
     @property
     def batch_dependent(self) -> bool:

@@ -1,6 +1,6 @@
 """Reduction and repetition with a pattern of named axes, in the syntax of ``rearrange``.
 
-x (...) has the axes on the left side of the pattern, y those on the right side.
+x (...) has the axes on the left side of the pattern, and y the axes on the right side.
 """
 
 import math
@@ -31,7 +31,7 @@ from funcnet.value import frozen
 _KINDS: dict[str, type[Sum | Mean | Max | Min | Prod]] = {"sum": Sum, "mean": Mean, "max": Max, "min": Min, "prod": Prod}
 
 
-def _joined(sizes: Any, lengths: dict[str, int]) -> Any:
+def _merge_sizes(sizes: Any, lengths: dict[str, int]) -> Any:
     """Join sizes given as pairs with sizes given by keyword; anything but a tuple is left for the validator to reject."""
     return (*sizes, *lengths.items()) if isinstance(sizes, tuple) else sizes
 
@@ -77,13 +77,13 @@ class Reduce(Patterned):
 
     Args:
         pattern: The axes of x and of y by name.
-        reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``; the gradients are those of ``Sum``, ``Mean``,
+        reduction: ``"sum"``, ``"mean"``, ``"max"``, ``"min"`` or ``"prod"``; the gradients are the same as in ``Sum``, ``Mean``,
             ``Max``, ``Min`` and ``Prod``.
         sizes: Sizes of axes, as a tuple of pairs of a name and a number.
         lengths: Sizes of axes by keyword: ``k=2``.
 
     Shape:
-        x (...), the axes of the left side → y (...), those of the right side
+        x (...), with the axes on the left side → y (...), with the axes on the right side
 
     Cache:
         The cache of the reduction, the shapes and orders of axes, and an empty tensor of the dtype of x.
@@ -92,7 +92,7 @@ class Reduce(Patterned):
         ValueError: If the right side has names that the left side lacks, or x does not match the axes and sizes of the pattern.
 
     References:
-        Rogozhnikov 2022; the patterns are those of ``einops.reduce``.
+        Rogozhnikov 2022; patterns as in ``einops.reduce``.
 
     >>> import torch
     >>> Reduce("n h w c -> n c", "mean")({}, torch.ones(2, 5, 5, 3)).shape
@@ -109,7 +109,7 @@ class Reduce(Patterned):
     _inner: Layer = field(init=False, eq=False)
 
     def __init__(self, pattern: str, reduction: str, sizes: tuple[tuple[str, int], ...] = (), **lengths: int) -> None:
-        self.__attrs_init__(pattern, reduction, _joined(sizes, lengths))  # type: ignore[attr-defined]
+        self.__attrs_init__(pattern, reduction, _merge_sizes(sizes, lengths))  # type: ignore[attr-defined]
 
     def __attrs_post_init__(self) -> None:
         self._check_sizes()
@@ -152,7 +152,7 @@ class Repeat(Patterned):
         lengths: Sizes of axes by keyword: ``t=3``.
 
     Shape:
-        x (...), the axes of the left side → y (...), those of the right side
+        x (...), with the axes on the left side → y (...), with the axes on the right side
 
     Cache:
         The shapes and orders of axes, and an empty tensor of the dtype of x.
@@ -162,7 +162,7 @@ class Repeat(Patterned):
             sizes of the pattern.
 
     References:
-        Rogozhnikov 2022; the patterns are those of ``einops.repeat``.
+        Rogozhnikov 2022; patterns as in ``einops.repeat``.
 
     >>> import torch
     >>> Repeat("n c -> n t c", t=3)({}, torch.ones(2, 4)).shape
@@ -177,7 +177,7 @@ class Repeat(Patterned):
     _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_repetition_sides, takes_self=True))
 
     def __init__(self, pattern: str, sizes: tuple[tuple[str, int], ...] = (), **lengths: int) -> None:
-        self.__attrs_init__(pattern, _joined(sizes, lengths))  # type: ignore[attr-defined]
+        self.__attrs_init__(pattern, _merge_sizes(sizes, lengths))  # type: ignore[attr-defined]
 
     def __attrs_post_init__(self) -> None:
         self._check_sizes()

@@ -54,7 +54,7 @@ class NoGradient(Layer):
 
     Args:
         name: The name of the torch function, like ``"argmax"``; ``"to"`` converts to a dtype.
-        arguments: The positional arguments; ``InputTensor(0)`` is x, and sizes of x may replace numbers.
+        arguments: The positional arguments; ``InputTensor(0)`` is x, and sizes of x can replace numbers.
         keywords: The keyword arguments, as pairs.
 
     Shape:

@@ -369,6 +369,6 @@ def test_functions_of_autograd_are_refused():
 
 
 def test_sums_without_gradient_are_of_whole_numbers():
-    """Floating ones would silently get a gradient of 0."""
+    """Floating tensors would silently get a gradient of 0."""
     with pytest.raises(ValueError, match="x must hold integers: for floating numbers add has a gradient"):
         fn.NoGradient("add", (fn.InputTensor(0), 1))({}, ROWS)
