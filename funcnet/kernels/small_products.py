@@ -32,11 +32,11 @@ SMALL = choice(
     lambda cpu: 1 << 23 if cpu.maker == "amd" and cpu.avx512 else SHARED,
     "multiplications",
 )
-"""Number of multiplications from which compiled code calls a library for a product; with several threads ``SHARED`` at most.
+"""Number of multiplications from which compiled code calls a library for a product; at most ``SHARED`` with several threads.
 
 On AMD processors with AVX-512 the loops reach 100 to 117 of 118 GFLOP/s for 256×64 by 64×256, 256×256 by 256×64 and 64×256 by
-256×256. MKL's kernel reaches 104, and its copies take another 8th of the time: 100 residual blocks of width 64, in batches of
-256, take 88.8 ms with the loops and 101.8 with MKL (AMD EPYC, Zen 4). From 8 million multiplications on oneDNN is faster.
+256×256. MKL's kernel reaches 104, and its copies add an eighth of the time: 100 residual blocks of width 64, in batches of 256,
+take 88.8 ms with the loops and 101.8 with MKL (AMD EPYC, Zen 4). From 8 million multiplications on oneDNN is faster.
 """
 
 SHARED = 1 << 20

@@ -23,7 +23,7 @@ _HALVES = {4: (torch.int64, torch.int32), 2: (torch.int32, torch.int16)} if sys.
 """The integer dtypes with the size of two elements and of one, by the bytes of an element."""
 
 PAIRS = choice("threads of maxima in pairs", {"one": NEVER, "all": 0}, lambda cpu: 1 << 23, "elements of x")
-"""Number of elements from which maxima with indices of windows with rows of two use all threads.
+"""Number of elements of x from which maxima with indices use all threads, for windows with rows of two.
 
 µs for windows of 2×2 (AMD EPYC, Zen 4, two cores):
 
@@ -33,7 +33,7 @@ PAIRS = choice("threads of maxima in pairs", {"one": NEVER, "all": 0}, lambda cp
     64×64×28×28           8983          3846
     64×64×56×56          26131         25823
 
-In windows of 3×3, two threads take 0.5 to 0.7 of the time of one.
+For windows of 3×3, two threads take 0.5 to 0.7 times as long as one.
 """
 
 Found = tuple[Tensor, Tensor | None]

@@ -26,7 +26,7 @@ def test_the_page_holds_every_section(tmp_path, capsys):
     assert found["keys"] == []
     assert [row["label"] for row in found["steps"][0]["rows"]] == ["funcnet eager, float32"]
     assert "torch.nn eager, fused, float32 is left out: no time was left" in text
-    assert "All draws have the same bits" in text
+    assert "All draws have the same bits as in main memory" in text
     assert "the time was up after 0 of 1 cases" in text
 
 

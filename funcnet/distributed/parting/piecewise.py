@@ -45,7 +45,7 @@ class Layout:
         return unflatten(pieces, iter([leaf if leaf is None or spec is None else of_piece(leaf, spec) for leaf, spec in pairs]))
 
 
-def _over_dtensors(f: Callable[..., Any], *args: Any) -> Any:
+def _call_on_dtensors(f: Callable[..., Any], *args: Any) -> Any:
     """Call a function on DTensors and on plain tensors that are the same on all workers."""
     with implicit_replication():
         return f(*args)
@@ -79,70 +79,54 @@ def _with_common_norms(one: Any, params: Params, workers: Workers) -> Any:
         return None
 
 
+class _OverDTensors:
+    """Mixin that runs an optimizer or gradient transform on the DTensors of pieces; subclasses have these fields."""
+
+    __slots__ = ()
+
+    original: Any
+    params: Layout
+    state: Layout
+
+    def init(self, params: Params) -> State:
+        return local_pieces(_call_on_dtensors(self.original.init, self.params.whole(params)))  # type: ignore[no-any-return]
+
+    def update(self, grads: Grads, state: State, params: Params) -> tuple[Any, State]:
+        args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
+        return local_pieces(_call_on_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
+
+    def rates(self, state: State) -> dict[str, Any]:
+        return self.original.rates(state)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return repr(self.original)
+
+
 @frozen(eq=False)
-class TransformOfPieces(GradientTransform):
+class TransformOfPieces(_OverDTensors, GradientTransform):
     """A gradient transform for pieces, which transforms their DTensors."""
 
     original: GradientTransform
     params: Layout = field(repr=False)
     state: Layout = field(repr=False)
 
-    def init(self, params: Params) -> State:
-        state: State = local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
-        return state
-
-    def update(self, grads: Grads, state: State, params: Params) -> tuple[Grads, State]:
-        args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
-        return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
-
-    def rates(self, state: State) -> dict[str, Any]:
-        return self.original.rates(state)
-
-    def __repr__(self) -> str:
-        return repr(self.original)
-
 
 @frozen(eq=False)
-class OptimizerOfPieces(Optimizer):
+class OptimizerOfPieces(_OverDTensors, Optimizer):
     """An optimizer for pieces, which updates their DTensors."""
 
     original: Optimizer
     params: Layout = field(repr=False)
     state: Layout = field(repr=False)
 
-    def init(self, params: Params) -> State:
-        state: State = local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
-        return state
-
-    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
-        args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
-        return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
-
-    def rates(self, state: State) -> dict[str, Any]:
-        return self.original.rates(state)
-
-    def __repr__(self) -> str:
-        return repr(self.original)
-
 
 @frozen(eq=False)
-class EvaluatingOfPieces(EvaluatingOptimizer):
+class EvaluatingOfPieces(_OverDTensors, EvaluatingOptimizer):
     """An optimizer for pieces that evaluates gradients at other params and updates DTensors."""
 
     original: EvaluatingOptimizer
     params: Layout = field(repr=False)
     state: Layout = field(repr=False)
-
-    def init(self, params: Params) -> State:
-        state: State = local_pieces(_over_dtensors(self.original.init, self.params.whole(params)))
-        return state
-
-    def update(self, grads: Grads, state: State, params: Params) -> tuple[Params, State]:
-        args = self.params.whole(grads), self.state.whole(state), self.params.whole(params)
-        return local_pieces(_over_dtensors(self.original.update, *args))  # type: ignore[no-any-return]
-
-    def rates(self, state: State) -> dict[str, Any]:
-        return self.original.rates(state)
 
     def step(self, value_and_grads: ValueAndGrads, state: State, params: Params) -> tuple[Params, State, Any]:
         def over_dtensors(params: Params) -> tuple[Tensor, Tree]:
@@ -150,7 +134,4 @@ class EvaluatingOfPieces(EvaluatingOptimizer):
             return value, self.params.whole(grads)
 
         args = over_dtensors, self.state.whole(state), self.params.whole(params)
-        return local_pieces(_over_dtensors(self.original.step, *args))  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        return repr(self.original)
+        return local_pieces(_call_on_dtensors(self.original.step, *args))  # type: ignore[no-any-return]

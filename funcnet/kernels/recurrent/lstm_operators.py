@@ -23,7 +23,7 @@ _ENDS = "Tensor y, Tensor h_n, Tensor c_n, Tensor gy, Tensor gh, Tensor gc"
 
 
 def run(*given: Any) -> tuple[Tensor, ...]:
-    """Return all outputs, the last state and, if ``training``, what is kept of oneDNN's workspace, which only grad mode has."""
+    """Return all outputs, the last state and, if ``training``, the kept part of oneDNN's workspace, which requires grad mode."""
     *tensors, training = given
     options: Any = (False, [], _LSTM, tensors[2].shape[1], 1, True, False, False, training)
     if not training:  # skipping the contexts below saves 5 of 200 µs
@@ -34,7 +34,7 @@ def run(*given: Any) -> tuple[Tensor, ...]:
 
 
 def run_back(*given: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradients of x, both weights, both biases and the first state; what is kept, last, is not written to."""
+    """Return the gradients of x, both weights, both biases and the first state; the kept workspace, last, is not written to."""
     *tensors, kept = given
     options: Any = (False, _LSTM, tensors[2].shape[1], 1, True, True, False, [], False)
     with workspace_of(kept, tensors[0], tensors[2]) as workspace:

@@ -2,11 +2,11 @@
 
 A workspace of float32 consists of these parts, in this order, each aligned to a page:
 
-    gates    T × N × 4H            read by the backward pass
-    h        T × N × H             for a projection, which torch does not use
-    states   2 × (T + 1) × N × max(I, H)      read by the backward pass
-    cells    2 × (T + 1) × N × H   read by the backward pass
-    gradients of the states, of the states again, and of the cells, written by the backward pass before it reads them
+    gates      T × N × 4H                    read by the backward pass
+    h          T × N × H                     for a projection, which torch does not use
+    states     2 × (T + 1) × N × max(I, H)   read by the backward pass
+    cells      2 × (T + 1) × N × H           read by the backward pass
+    gradients  of the states, of the states again, and of the cells; the backward pass writes them before it reads them
 
 There are T steps of N rows of I numbers, and H outputs. The rows of all parts but the cells are padded to a multiple of 16
 numbers that is not a multiple of 256. The backward kernel writes gradients into the workspace, and a cache must not change, so a
@@ -14,7 +14,7 @@ cache has only the part before the gradients: a view that remembers the whole wo
 for one call. If the view is a copy, or another thread has borrowed its workspace, the parts are copied to a new one.
 
 For 64 steps of 32×64 to 128 the workspace has 16 MB, of which gates, states and cells are 8.6. A step of the net takes 14.9 ms,
-with copies of these 16.0, in torch.nn 15.2 (AMD EPYC, Zen 4, one thread).
+16.0 with copies of these, and 15.2 in torch.nn (AMD EPYC, Zen 4, one thread).
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def _places(x: Tensor, hh: Tensor) -> list[int]:
 
 
 def kept_of(workspace: Tensor, x: Tensor, hh: Tensor) -> Tensor:
-    """Return the part of a new workspace that a cache has; all of it if its size shows another layout."""
+    """Return the part of a new workspace that a cache keeps; all of it if its size shows another layout."""
     at = _places(x, hh)
     if at[-1] != workspace.numel():
         return workspace
@@ -59,8 +59,8 @@ def kept_of(workspace: Tensor, x: Tensor, hh: Tensor) -> Tensor:
 
 @contextmanager
 def workspace_of(kept: Tensor, x: Tensor, hh: Tensor) -> Iterator[Tensor]:
-    """Lend a workspace that the backward pass may write to: the one of which ``kept`` is a view, or a new one."""
-    whole = vars(kept).pop(_WHOLE, None)  # in one step: another thread finds none
+    """Lend a workspace that the backward pass may write to: the one that ``kept`` is a view of, or a new one."""
+    whole = vars(kept).pop(_WHOLE, None)  # atomic: another thread finds none
     if whole is None:
         yield copied(kept, x, hh)
         return
