@@ -103,15 +103,15 @@ def nats_of(params: Params, codes: Tensor) -> Tensor:
 
 
 def passage(test: Tensor) -> tuple[Tensor, str]:
-    """Return the first eight lines of a paragraph of held-out text, and its codes after those of ``LENGTH`` characters before."""
-    held_out = "".join(alphabet[code] for code in test.tolist())
-    paragraphs = re.finditer(r"(?<=\n\n)[A-Z].*(\n.+){0,7}", held_out[LENGTH:])
+    """Return the codes and the words of a held-out paragraph, at most eight lines; ``LENGTH`` codes of its context come first."""
+    held_out = "".join(alphabet[code] for code in test.tolist())[LENGTH:]
+    paragraphs = [*re.finditer(r"(?<=\n\n)[A-Z].*(\n.+){0,7}", held_out)] or [*re.finditer(r".*(\n.*){0,7}", held_out)][:1]
     found = max(paragraphs, key=lambda one: one[0].count("\n"))
     return test[found.start() : found.end() + LENGTH], found[0]
 
 
 def draw_passage(panel: Any, words: str, nats: Tensor) -> Any:
-    """Write a text, each character on a background that is darker the higher its loss."""
+    """Draw a text; the higher the loss of a character, the darker its background."""
     lines = words.split("\n")
     grid = torch.full((len(lines), max(map(len, lines))), torch.nan)
     left = iter(nats.tolist())

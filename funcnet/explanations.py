@@ -16,6 +16,7 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.checks import Misfit, came, missing_sizes, params_error, shapes_of, unsized
 from funcnet.errors import add_location, describe, explains, is_located, value_error
+from funcnet.traits import Traits
 from funcnet.value import Value, parts
 
 # The size of main memory in bytes; infinite if the system does not report it.
@@ -101,7 +102,7 @@ def _with_note(layer: Any, error: Exception) -> Exception:
 def _complaint_applies(layer: Any, apply: Any) -> bool:
     """Return whether ``complaint`` describes this ``apply``, and not one of funcnet that a user's class overrides."""
     complaint = type(layer).complaint
-    return _is_ours(apply) or not _is_ours(complaint) or complaint.__module__ == "funcnet.contract"
+    return _is_ours(apply) or not _is_ours(complaint) or complaint is Traits.complaint
 
 
 def _is_ours(kind: Any) -> bool:

@@ -64,6 +64,8 @@ def ways(net: fn.Layer, theirs: nn.Module, x: Tensor, times: int = 1) -> Ways:
     gy = torch.ones_like(net(params, x))
 
     def bare() -> Any:
+        gparams: Any = None
+        gx: Any = None
         for _ in range(times):
             _, cache = net.apply(params, x)
             gparams, gx = net.vjp(params, cache, gy)
@@ -73,6 +75,7 @@ def ways(net: fn.Layer, theirs: nn.Module, x: Tensor, times: int = 1) -> Ways:
         leaves = [given, *one.parameters()]
 
         def run() -> Any:
+            found: Any = ()
             for _ in range(times):
                 found = torch.autograd.grad(one(given), leaves, gy)
             return found

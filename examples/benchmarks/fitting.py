@@ -147,7 +147,7 @@ def _from_the_start(data: Any, train: Callable[[], Any]) -> Callable[[], Any]:
     """Return the training with a DataLoader whose order restarts."""
 
     def run() -> Any:
-        if isinstance(data, DataLoader):
+        if isinstance(data, DataLoader) and data.generator is not None:
             data.generator.manual_seed(0)
         return train()
 

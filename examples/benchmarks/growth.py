@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from examples.benchmarks.command import folder, new_parser, run_command, some_of
 from examples.benchmarks.growth_jobs import RUNS, perform, work
@@ -78,6 +79,8 @@ def _measure(kept: Path, head: str, axes: Sequence[str], names: Sequence[str]) -
     try:
         with tempfile.TemporaryDirectory() as cached:
             for axis in axes:
+                results: Any = before
+                found: dict[str, Any] = {"time": {}}
                 for found in measured(axis, names, cached, notes):
                     results = merged(before, {axis: found})
                     kept.write_text(json.dumps({"head": head, "results": results, "notes": notes}, indent=1) + "\n")

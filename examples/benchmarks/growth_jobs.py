@@ -109,6 +109,7 @@ def _peak(make: Callable[..., Step], axis: str, n: int) -> tuple[float, float]:
     before = measure.resident()
     step = make(axis, n)
     step()
+    seconds = 0.0
     for _ in range(WARM - 1):
         if (seconds := _timed(step)) > LONGEST:
             break

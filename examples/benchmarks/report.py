@@ -74,7 +74,7 @@ def section(result: Result) -> str:
     bases = [best(result, "funcnet eager"), best(result, "torch.nn eager")]
     rows = []
     for row in result["rows"]:
-        star = " *" * (row in bests and sum(row["family"] == other["family"] for other in result["rows"]) > 1)
+        star = " *" * (any(row == one for one in bests) and sum(row["family"] == other["family"] for other in result["rows"]) > 1)
         times = [micro(row[key]) for key in ("low", "median", "high")]
         quotients = [cell(row["median"] / base["median"], 3) if base else "—" for base in bases]
         rest = [cell(share(result, row)), cell(row.get("memory"), 1), cell(compiling(row), 1)]

@@ -39,7 +39,7 @@ FINITE = {kind: x for kind, x in KINDS.items() if "inf" not in kind}
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + e⁻ˣ)."""
+    """Return 1 / (1 + e⁻ˣ)."""
     return 1 / (1 + mpmath.exp(-x))
 
 
@@ -49,22 +49,22 @@ def normal(x: Any) -> Any:
 
 
 def softplus(x: Any) -> Any:
-    """log(1 + eˣ)."""
+    """Return log(1 + eˣ)."""
     return mpmath.log1p(mpmath.exp(x)) if x < 0 else x + mpmath.log1p(mpmath.exp(-x))
 
 
 def elu(x: Any, alpha: Any = 1, width: Any = 1) -> Any:
-    """X where x is positive, else α (eˣᐟʷ - 1)."""
+    """Return x where x is positive, else α (eˣᐟʷ - 1)."""
     return x if x > 0 else alpha * mpmath.expm1(x / width)
 
 
 def gelu(x: Any) -> Any:
-    """X Φ(x)."""
+    """Return x Φ(x)."""
     return x * normal(x)
 
 
 def silu(x: Any) -> Any:
-    """X σ(x)."""
+    """Return x σ(x)."""
     return x * sigmoid(x)
 
 
@@ -79,28 +79,28 @@ def bounded(x: Any, low: Any, high: Any) -> Any:
 
 
 def dish(x: Any) -> Any:
-    """X (1 + x / √(1 + x²)) / 2, without cancellation."""
+    """Return x (1 + x / √(1 + x²)) / 2, without cancellation."""
     s = mpmath.sqrt(1 + x * x)
     return max(x, 0) - abs(x) / (2 * s * (s + abs(x)))
 
 
 def squareplus(x: Any, b: Any = 4) -> Any:
-    """(x + √(x² + b)) / 2, without cancellation."""
+    """Return (x + √(x² + b)) / 2, without cancellation."""
     return max(x, 0) + b / (2 * (mpmath.sqrt(x * x + b) + abs(x)))
 
 
 def softshrink(x: Any, l: Any = 0.5) -> Any:  # noqa: E741
-    """X nearer to 0 by l."""
+    """Return x moved towards 0 by l, at most to 0."""
     return x - l if x > l else x + l if x < -l else mpf(0)
 
 
 def sparse_plus(x: Any) -> Any:
-    """0, a parabola, x."""
+    """Return 0 on the left, a parabola in the middle, and x on the right."""
     return x if x >= 1 else (x + 1) ** 2 / 4 if x > -1 else mpf(0)
 
 
 def random_fourier(x: Any) -> Any:
-    """√2 sin(√2 x + π/4)."""
+    """Return √2 sin(√2 x + π/4)."""
     return mpmath.sqrt(2) * mpmath.sin(mpmath.sqrt(2) * x + mpmath.pi / 4)
 
 

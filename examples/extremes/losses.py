@@ -86,7 +86,7 @@ SHARES = {
 
 
 def softplus(x: Any) -> Any:
-    """log(1 + eˣ), by element."""
+    """Return log(1 + eˣ) of each element."""
     return mpmath.log1p(mpmath.exp(-abs(x))) + max(x, 0)
 
 

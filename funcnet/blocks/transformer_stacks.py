@@ -172,7 +172,7 @@ def transformer_encoder(
     torch.Size([2, 5, 8])
     """
     layer = transformer_encoder_block(embed_dim, num_heads, hidden, **block)
-    return _stacked("transformer_encoder", layer, "num_layers", num_layers, final_norm)
+    return _stack_blocks("transformer_encoder", layer, "num_layers", num_layers, final_norm)
 
 
 @adds_location("transformer_decoder")
@@ -221,7 +221,7 @@ def transformer_decoder(
     True
     """
     layer = transformer_decoder_block(embed_dim, num_heads, hidden, **block)
-    return _stacked("transformer_decoder", layer, "num_layers", num_layers, final_norm)
+    return _stack_blocks("transformer_decoder", layer, "num_layers", num_layers, final_norm)
 
 
 @adds_location("transformer")
@@ -277,11 +277,11 @@ def transformer(
     """
     first = transformer_encoder_block(embed_dim, num_heads, hidden, **block)
     second = transformer_decoder_block(embed_dim, num_heads, hidden, is_causal=is_causal, **block)
-    encoder = _stacked("transformer", first, "num_encoder_layers", num_encoder_layers, final_norm)
-    return EncoderDecoder(encoder, _stacked("transformer", second, "num_decoder_layers", num_decoder_layers, final_norm))
+    encoder = _stack_blocks("transformer", first, "num_encoder_layers", num_encoder_layers, final_norm)
+    return EncoderDecoder(encoder, _stack_blocks("transformer", second, "num_decoder_layers", num_decoder_layers, final_norm))
 
 
-def _stacked(who: str, block: TransformerBlock, name: str, count: int, final_norm: bool) -> TransformerStack:
+def _stack_blocks(who: str, block: TransformerBlock, name: str, count: int, final_norm: bool) -> TransformerStack:
     if not is_whole(count) or not 1 <= count <= MANY:
         raise value_error(who, f"{name} must be a whole number of at least 1, and of at most {MANY}", repr(count))
     if not isinstance(final_norm, bool):

@@ -97,26 +97,26 @@ class Wired(Combinator):
         return [*dict.fromkeys([*wires, *[(one, None) for one in sources(graph.outputs[0])]])]
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
-        form = self._form(x)
+        form = self._graph_index(x)
         y, cache = self._graphs[form].apply(self.node_params(params), x, rng)
         return y, {**cache, "form": form}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        return self._graphs[self._form(x)](self.node_params(params), x, rng)
+        return self._graphs[self._graph_index(x)](self.node_params(params), x, rng)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self._graph_of(cache).vjp(self.node_params(params), cache, gy)
-        return self._of_children(gparams), gx
+        return self._without_sums(gparams), gx
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        return self._of_children(self._graph_of(cache).grads(self.node_params(params), cache, gy))
+        return self._without_sums(self._graph_of(cache).grads(self.node_params(params), cache, gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         return self._graph_of(cache).input_grad(self.node_params(params), cache, gy)
 
     def graph_for(self, x: Any) -> Graph:
         """Return the graph for an x with these entries; its sums are nodes without params."""
-        return self._graphs[self._form(x)]
+        return self._graphs[self._graph_index(x)]
 
     def _graph_of(self, cache: Cache) -> Any:
         if not isinstance(cache, dict) or "form" not in cache:
@@ -129,10 +129,10 @@ class Wired(Combinator):
             self.entries(params)  # which raises
         return {**params, **{name: {} for name in self._sums}}
 
-    def _of_children(self, by_node: dict[str, Any]) -> dict[str, Any]:
+    def _without_sums(self, by_node: dict[str, Any]) -> dict[str, Any]:
         return {name: by_node[name] for name, _ in self._own}
 
-    def _form(self, x: Any) -> int:
+    def _graph_index(self, x: Any) -> int:
         """Return the number of the graph for this x."""
         count, forms = len(x) if isinstance(x, tuple) else 1, self._graphs
         form = count - len(forms[0].inputs)

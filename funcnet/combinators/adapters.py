@@ -102,11 +102,11 @@ def merge_lora(net: Layer, params: Params) -> tuple[Layer, Params]:
     >>> merge_lora(net, net.init(0))[0]
     serial(Linear(in_features=4, out_features=3), Linear(in_features=3, out_features=2))
     """
-    return _merged(require_layer("merge_lora", net), params)
+    return _merge(require_layer("merge_lora", net), params)
 
 
-def _merged(net: Layer, params: Params) -> tuple[Layer, Params]:
+def _merge(net: Layer, params: Params) -> tuple[Layer, Params]:
     if not isinstance(net, Combinator):
         return net, params
-    net, params = net.map_with_params(_merged, params)
+    net, params = net.map_with_params(_merge, params)
     return (net.layer, net.merged(params)) if isinstance(net, LoRA) else (net, params)

@@ -244,12 +244,12 @@ class Looped(Members):
             y, cache = self.all.apply(params, x, rng)
             return y, {"all": cache}
         each = [self.all.layer.apply(*one) for one in self._arguments(params, x, rng)]
-        return _stacked([y for y, _ in each]), {"each": tuple([cache for _, cache in each])}
+        return _stack([y for y, _ in each]), {"each": tuple([cache for _, cache in each])}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         if not self._is_looped(x):
             return self.all(params, x, rng)
-        return _stacked([self.all.layer(*one) for one in self._arguments(params, x, rng)])
+        return _stack([self.all.layer(*one) for one in self._arguments(params, x, rng)])
 
     def _is_looped(self, x: Any) -> bool:
         numbers = max([leaf.numel() for leaf in tree.leaves(x)], default=0)
@@ -285,16 +285,16 @@ class Looped(Members):
         if "all" in cache:
             return self.all.update_stats(params, cache["all"])
         update = self.all.layer.update_stats
-        made: Params = _stacked([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
+        made: Params = _stack([update(_member(params, i), one) for i, one in enumerate(cache["each"])])
         return made
 
     def _back(self, f: Callable[..., Any], params: Params, cache: Cache, gy: Any) -> Any:
-        return _stacked([f(_member(params, i), one, _member(gy, i)) for i, one in enumerate(cache["each"])])
+        return _stack([f(_member(params, i), one, _member(gy, i)) for i, one in enumerate(cache["each"])])
 
 
 def _member(values: Tree, i: int) -> Tree:
     return tree.map(lambda leaf: leaf[i], values)
 
 
-def _stacked(values: list[Tree]) -> Tree:
+def _stack(values: list[Tree]) -> Tree:
     return tree.map(lambda *leaves: torch.stack(leaves), *values)

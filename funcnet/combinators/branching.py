@@ -120,13 +120,13 @@ class Branching(Combinator):
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         entries = self.entries(params)
-        merged, gys = self._unmerged(entries, cache, gy)
+        merged, gys = self._unmerge(entries, cache, gy)
         pairs = self._back("vjp", entries, cache, gys)
         return (*[gp for gp, _ in pairs], *merged), self._gathered([gx for _, gx in pairs])
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         entries = self.entries(params)
-        merged, gys = self._unmerged(entries, cache, gy)
+        merged, gys = self._unmerge(entries, cache, gy)
         return (*self._back("grads", entries, cache, gys), *merged)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
@@ -146,7 +146,7 @@ class Branching(Combinator):
         f, s = [layer.unchecked(p, c) for layer, p, c in zip(self.layers, params[:2], cache[:2], strict=True)]
         return None if f is None or s is None else _unchecked_residual(f, s)
 
-    def _unmerged(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Grads], Any]:
+    def _unmerge(self, entries: Params, cache: Cache, gy: Any) -> tuple[list[Grads], Any]:
         """Go back through ``merge``: return the gradients of its params, as a list of at most one, and of the layers' outputs."""
         if self.merge is None:
             return [], gy

@@ -30,22 +30,22 @@ class _Kept(Wrapper):
 
     def apply(self, params: Params, x: Any, rng: Rng = None) -> tuple[Any, Cache]:
         y, cache = self.layer.apply(params, x, rng)
-        return _followed(y, x), cache
+        return _append_constants(y, x), cache
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        return _followed(self.layer(params, x, rng), x)
+        return _append_constants(self.layer(params, x, rng), x)
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         gparams, gx = self.layer.vjp(params, cache, _first(gy))
-        return gparams, self._with_later(gx, gy)
+        return gparams, self._add_later_grads(gx, gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         return self.layer.grads(params, cache, _first(gy))
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self._with_later(self.layer.input_grad(params, cache, _first(gy)), gy)
+        return self._add_later_grads(self.layer.input_grad(params, cache, _first(gy)), gy)
 
-    def _with_later(self, gx: Any, gy: Any) -> Any:
+    def _add_later_grads(self, gx: Any, gy: Any) -> Any:
         """Add the gradients of the constants from later layers to those from this one."""
         if not isinstance(gx, tuple) and not isinstance(gy, tuple):
             return gx
@@ -57,7 +57,7 @@ class _Kept(Wrapper):
 
     def infer(self, x: Any) -> tuple[Self, Any]:
         layer, y = self.layer.infer(x)
-        return self.replace(layer=layer), _followed(y, x)
+        return self.replace(layer=layer), _append_constants(y, x)
 
 
 @frozen
@@ -109,7 +109,7 @@ class KeepConstants(_Kept):
         return f"keep_constants({self.layer!r})"
 
 
-def _followed(y: Any, x: Any) -> Any:
+def _append_constants(y: Any, x: Any) -> Any:
     return (y, *x[1:]) if isinstance(x, tuple) else y
 
 

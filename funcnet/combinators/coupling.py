@@ -50,31 +50,31 @@ class AffineCoupling(Halves):
     passes_gradients_on = True
 
     def apply(self, params: Params, x: _Triple, rng: Rng = None) -> tuple[_Triple, Cache]:
-        (p, q), (x1, x2, log_det) = self.entries(params), _triple("x", x)
+        (p, q), (x1, x2, log_det) = self.entries(params), _require_triple("x", x)
         (s, t), cache_f = self._scale_and_shift(0, p, x2, rng, x1)
-        first = _scaled(x1, s)
+        first = _scale(x1, s)
         y1 = first[0] + t
         (u, v), cache_g = self._scale_and_shift(1, q, y1, rng, x2)
-        second = _scaled(x2, u)
+        second = _scale(x2, u)
         y = y1, second[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
         return y, (cache_f, cache_g, first, second, tuple(log_det.shape))
 
     def __call__(self, params: Params, x: _Triple, rng: Rng = None) -> _Triple:
-        (p, q), (x1, x2, log_det) = self.entries(params), _triple("x", x)
+        (p, q), (x1, x2, log_det) = self.entries(params), _require_triple("x", x)
         with errors_at(self, 0):
             found = self.f(p, x2, child_key(self.f, rng, 0))
         s, t = self._pair(0, found, x1)
-        y1 = _scaled(x1, s)[0] + t
+        y1 = _scale(x1, s)[0] + t
         with errors_at(self, 1):
             found = self.g(q, y1, child_key(self.g, rng, 1))
         u, v = self._pair(1, found, x2)
-        return y1, _scaled(x2, u)[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
+        return y1, _scale(x2, u)[0] + v, log_det + (_sum(s, log_det) + _sum(u, log_det))
 
     def inverse(self, params: Params, y: _Triple, rng: Rng = None) -> _Triple:
         return self.restore(params, y, rng)[0]
 
     def restore(self, params: Params, y: _Triple, rng: Rng = None) -> tuple[_Triple, Cache]:
-        (p, q), (y1, y2, log_det) = self.entries(params), _triple("y", y)
+        (p, q), (y1, y2, log_det) = self.entries(params), _require_triple("y", y)
         (u, v), cache_g = self._scale_and_shift(1, q, y1, rng, y2)
         second = y2 - v, torch.exp(u)
         x2 = second[0] / second[1]
@@ -84,7 +84,7 @@ class AffineCoupling(Halves):
         return x, (cache_f, cache_g, first, second, tuple(log_det.shape))
 
     def vjp(self, params: Params, cache: Cache, gy: _Triple) -> tuple[Grads, _Triple]:
-        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
+        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _require_gy(cache, gy)
         with errors_at(self, 1):
             gq, back = self.g.vjp(q, cache_g, _pull_back(second, g2, k))
         h = g1 + back
@@ -93,14 +93,14 @@ class AffineCoupling(Halves):
         return (gp, gq), (h * first[1], g2 * second[1] + back, k)
 
     def grads(self, params: Params, cache: Cache, gy: _Triple) -> Grads:
-        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
+        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _require_gy(cache, gy)
         with errors_at(self, 1):
             gq, back = self.g.vjp(q, cache_g, _pull_back(second, g2, k))
         with errors_at(self, 0):
             return self.f.grads(p, cache_f, _pull_back(first, g1 + back, k)), gq
 
     def input_grad(self, params: Params, cache: Cache, gy: _Triple) -> _Triple:
-        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _checked(cache, gy)
+        (p, q), (cache_f, cache_g, first, second, _), (g1, g2, k) = self.entries(params), cache, _require_gy(cache, gy)
         with errors_at(self, 1):
             h = g1 + self.g.input_grad(q, cache_g, _pull_back(second, g2, k))
         with errors_at(self, 0):
@@ -108,7 +108,7 @@ class AffineCoupling(Halves):
         return h * first[1], g2 * second[1] + back, k
 
     def infer(self, x: Any) -> tuple[Layer, Any]:
-        x1, x2, _ = _triple("x", x)
+        x1, x2, _ = _require_triple("x", x)
         with errors_at(self, 0):
             f, _ = self.f.infer(x2)
         with errors_at(self, 1):
@@ -136,7 +136,7 @@ class AffineCoupling(Halves):
         return f"affine_coupling({self.f!r}, {self.g!r})"
 
 
-def _triple(name: str, x: Any) -> _Triple:
+def _require_triple(name: str, x: Any) -> _Triple:
     """Return x or y, after checking that the third entry has the first axes of the other two."""
     if not isinstance(x, tuple) or len(x) != 3 or any([floating_complaint(one) for one in x]):  # noqa: C419 (as elsewhere)
         raise value_error("affine_coupling", f"{name} must be a tuple (x1, x2, log_det) of three floating tensors", describe(x))
@@ -147,7 +147,7 @@ def _triple(name: str, x: Any) -> _Triple:
     return x
 
 
-def _checked(cache: Cache, gy: Any) -> _Triple:
+def _require_gy(cache: Cache, gy: Any) -> _Triple:
     """Return gy, after checking that it has the shapes of y."""
     if not isinstance(gy, tuple) or len(gy) != 3:
         raise value_error("affine_coupling", "gy must be a tuple of three tensors", describe(gy))
@@ -157,7 +157,7 @@ def _checked(cache: Cache, gy: Any) -> _Triple:
     return gy
 
 
-def _scaled(x: Tensor, s: Tensor) -> _Pair:
+def _scale(x: Tensor, s: Tensor) -> _Pair:
     factor = torch.exp(s)
     return x * factor, factor
 

@@ -82,7 +82,7 @@ class Repeat(Wrapper):
             for p, key in zip(each, unstack(self.label, keys, self.n), strict=True):
                 x, cache = self.layer.apply(p, x, key)
                 caches.append(cache)
-        return x, {"each": tuple(caches), **_kept(params, each)}
+        return x, {"each": tuple(caches), **_views_to_keep(params, each)}
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
         keys, done = self._keys(rng), 0
@@ -189,14 +189,14 @@ class Repeat(Wrapper):
         """Return gx and gparams if compiled code loops, else ``None``."""
         if "last" in cache:
             last = cache["last"]
-            found = looped(self._restored_step, (last.y, gy), params, self._keys(last.rng), n=self.n, reverse=True)
+            found = looped(self._restore_step, (last.y, gy), params, self._keys(last.rng), n=self.n, reverse=True)
             return found and (found[0][1], found[1])
         if "all" not in cache:
             return None
         step = lambda g, p, c: self.layer.vjp(p, c, g)[::-1]
         return looped(step, gy, params, cache["all"], n=self.n, reverse=True)
 
-    def _restored_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Grads]:
+    def _restore_step(self, carry: tuple[Any, Any], p: Params, key: Rng) -> tuple[tuple[Any, Any], Grads]:
         """Go back through one invertible copy, from its output and the gradient there to its input and the gradient there."""
         x, cache = self.layer.restore(p, carry[0], key)
         gp, gx = self.layer.vjp(p, cache, carry[1])
@@ -236,7 +236,7 @@ class ReversedCopies:
         return self.each[i], cache
 
 
-def _kept(params: Params, each: list[Params]) -> dict[str, Any]:
+def _views_to_keep(params: Params, each: list[Params]) -> dict[str, Any]:
     """Return the views of params that the cache keeps in eager mode, which saves 0.1 to 0.3 ms for 32 residual blocks.
 
     Copies of matrices at unaligned addresses are not kept: they take memory and do not follow in-place changes of a leaf.

@@ -103,13 +103,13 @@ class MixedPrecision(Wrapper):
         return self._cast(gy)
 
     def _cast(self, values: Tree) -> Tree:
-        return tree.cast(tree.map(_dense, values), self.dtype)
+        return tree.cast(tree.map(_require_dense, values), self.dtype)
 
     def __repr__(self) -> str:
         return f"cast({self.layer!r}, {self.dtype!r})"
 
 
-def _dense(leaf: Any) -> Any:
+def _require_dense(leaf: Any) -> Any:
     """Return the leaf; sparse and nested tensors raise: they would use other kernels, or lose their layout."""
     if isinstance(leaf, Tensor) and (leaf.layout is not torch.strided or leaf.is_nested):
         raise Misfit
@@ -127,10 +127,10 @@ def _like_y(params: Params, x: Any, y: Any) -> Tensor:
 def with_dtypes_of(gradients: Tree, like: Tree) -> Tree:
     """Round gradients to the dtypes of ``like``; ``None`` stays ``None``."""
     rows = zip(*flatten_together(gradients, like), strict=True)
-    return unflatten(gradients, iter([None if g is None else _rounded(g, leaf) for g, leaf in rows]))
+    return unflatten(gradients, iter([None if g is None else _round_like(g, leaf) for g, leaf in rows]))
 
 
-def _rounded(g: Tensor, leaf: Any) -> Tensor:
+def _round_like(g: Tensor, leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
         raise value_error("cast", "a leaf with a gradient must be a floating tensor", leaf)
     return g.to(leaf.dtype)

@@ -55,31 +55,31 @@ def _fold(net: Layer, params: Params) -> Folded:
     if not isinstance(net, Combinator):
         return net, params
     net, params = net.map_with_params(_fold, params)
-    return _joined_in_series(net, params) if isinstance(net, Serial) else (net, params)
+    return _join_in_series(net, params) if isinstance(net, Serial) else (net, params)
 
 
-def _joined_in_series(net: Serial, params: Params) -> Folded:
+def _join_in_series(net: Serial, params: Params) -> Folded:
     names: list[str] = []
     kept: list[Folded] = []
     for name, layer, p in zip(net.children(), net, net.entries(params), strict=True):
-        before = _joined_last(kept, (layer, p))
+        before = _join_last(kept, (layer, p))
         kept = before or [*kept, (layer, p)]
         names += [] if before else [name]
     folded = Serial(tuple([layer for layer, _ in kept]), net.names and tuple(names))
     return folded, folded.pack([p for _, p in kept])
 
 
-def _joined_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
+def _join_last(kept: list[Folded], norm: Folded) -> list[Folded] | None:
     """Join the last layer that is not an identity with a norm; return all layers with params, or ``None``."""
     at = next((i for i in reversed(range(len(kept))) if not isinstance(kept[i][0], Identity)), None)
-    joined = None if at is None or not norm[0].channelwise_affine else _joined(kept[at], norm)
+    joined = None if at is None or not norm[0].channelwise_affine else _join(kept[at], norm)
     return None if joined is None or at is None else [*kept[:at], joined, *kept[at + 1 :]]
 
 
-def _joined(one: Folded, norm: Folded) -> Folded | None:
+def _join(one: Folded, norm: Folded) -> Folded | None:
     layer, params = one
     if isinstance(layer, Serial):
-        kept = _joined_last([*zip(layer, layer.entries(params), strict=True)], norm)
+        kept = _join_last([*zip(layer, layer.entries(params), strict=True)], norm)
         return None if kept is None else (layer.replace(layers=tuple([k for k, _ in kept])), layer.pack([p for _, p in kept]))
     for part, p in (one, norm):
         _require_shapes(part, p)
@@ -87,7 +87,7 @@ def _joined(one: Folded, norm: Folded) -> Folded | None:
     if len(devices) > 1:
         raise value_error("fold_batch_norm", "params must be on one device", " and ".join(devices))
     if layer.weight_output_axis is not None and _channels(layer, params) == len(norm[1]["running_mean"]):
-        return layer.replace(bias=True), _scaled(layer, params, *norm)
+        return layer.replace(bias=True), _scale_params(layer, params, *norm)
     return None
 
 
@@ -105,7 +105,7 @@ def _channels(layer: Any, params: Params) -> int:
     return w.shape[0] if layer.weight_output_axis == 0 else w.shape[1] * layer.groups
 
 
-def _scaled(layer: Layer, params: Any, norm: Any, stats: Params) -> Params:
+def _scale_params(layer: Layer, params: Any, norm: Any, stats: Params) -> Params:
     r = torch.rsqrt(stats["running_var"] + norm.eps)
     scale = r * stats["weight"] if norm.affine else r
     b = params.get("bias", 0.0) - stats["running_mean"]

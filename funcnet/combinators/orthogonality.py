@@ -75,12 +75,12 @@ def _cayley_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
 def _reflections(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return V, S, U and d."""
     v = x.tril(-1) + torch.eye(*x.shape[-2:], dtype=x.dtype, device=x.device)
-    s = _halved(torch.matmul(v.mT, v))
+    s = _halve_diagonal(torch.matmul(v.mT, v))
     signs = torch.where(x.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(x.dtype)
     return v, s, torch.linalg.solve_triangular(s, v[..., : x.shape[-1], :].mT, upper=True), signs.unsqueeze(-2)
 
 
-def _halved(square: Tensor) -> Tensor:
+def _halve_diagonal(square: Tensor) -> Tensor:
     """Return the upper triangle with half of the diagonal."""
     return (square.triu() + square.triu(1)) / 2
 
@@ -95,7 +95,7 @@ def _householder_back(x: Tensor, q: Tensor, gq: Tensor) -> Tensor:
     v, s, u, signs = _reflections(x)
     g = gq * signs
     h = torch.linalg.solve_triangular(s.mT, -torch.matmul(v.mT, g), upper=False)
-    p = _halved(-torch.matmul(h, u.mT))
+    p = _halve_diagonal(-torch.matmul(h, u.mT))
     gv = torch.matmul(v, p + p.mT) - torch.matmul(g, u.mT)
     return (gv + _below(h.mT, x)).tril(-1)
 
@@ -134,8 +134,8 @@ class _Orthogonal(Parametrization):
         if self.use_trivialization:
             more = random.normal(key_beside(rng, w), (*x.shape[:-1], n - k)).to(w.dtype)
             start = torch.eye(n, k, dtype=w.dtype, device=w.device).expand(x.shape)
-            return {"base": _orthonormal(torch.cat((x, more), -1))}, _undo_tall(-start, w).contiguous()
-        return {}, _undo_tall(_reflected(x), w).contiguous() if self._name(x) == "householder" else w
+            return {"base": _orthonormalize(torch.cat((x, more), -1))}, _undo_tall(-start, w).contiguous()
+        return {}, _undo_tall(_find_reflectors(x), w).contiguous() if self._name(x) == "householder" else w
 
     def call(self, layer: Layer, name: str) -> str:
         how = "" if self.use_trivialization else ", use_trivialization=False"
@@ -177,7 +177,7 @@ def _undo_tall(tall: Tensor, x: Tensor) -> Tensor:
     return tall.mT if x.shape[-2] < x.shape[-1] else tall
 
 
-def _orthonormal(x: Tensor) -> Tensor:
+def _orthonormalize(x: Tensor) -> Tensor:
     """Return Q of x = Q R, where the diagonal of R is positive."""
     q, r = torch.linalg.qr(x.to(torch.promote_types(x.dtype, torch.float32)))
     signs = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
@@ -185,7 +185,7 @@ def _orthonormal(x: Tensor) -> Tensor:
     return found.to(x.dtype)
 
 
-def _reflected(x: Tensor) -> Tensor:
+def _find_reflectors(x: Tensor) -> Tensor:
     """Return the matrix from which householder computes the Q of x = Q R, where the diagonal of R is positive."""
     found, t = torch.geqrf(x.to(torch.promote_types(x.dtype, torch.float32)))
     signs = found.diagonal(dim1=-2, dim2=-1).sign() * torch.where(t == 0, -1.0, 1.0)

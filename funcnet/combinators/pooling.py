@@ -88,7 +88,7 @@ class _Pool(Reduced):
     def vjp(self, params: Params, cache: _Kept, gy: Tensor) -> tuple[Grads, Tensor]:
         with errors_at(self, ""):
             gparams, g = self.layer.vjp(params, cache[0], self._columns(gy, cache[2]))
-        return gparams, self._folded(g, cache[1])
+        return gparams, self._fold(g, cache[1])
 
     def grads(self, params: Params, cache: _Kept, gy: Tensor) -> Grads:
         with errors_at(self, ""):
@@ -97,7 +97,7 @@ class _Pool(Reduced):
     def input_grad(self, params: Params, cache: _Kept, gy: Tensor) -> Tensor:
         with errors_at(self, ""):
             g = self.layer.input_grad(params, cache[0], self._columns(gy, cache[2]))
-        return self._folded(g, cache[1])
+        return self._fold(g, cache[1])
 
     def _extract_windows(self, x: Tensor) -> tuple[Tensor, Shape]:
         """Return the windows, (N, channels, windows, elements), with N = 1 if x has no batch, and the shape of y."""
@@ -111,7 +111,7 @@ class _Pool(Reduced):
         seen = kernels.windows(padded, window.kernel, window.stride, window.dilation, places)
         return seen.transpose(2, 3), (*x.shape[: x.dim() - self.axes], *places)
 
-    def _folded(self, g: Tensor, shape: Shape) -> Tensor:
+    def _fold(self, g: Tensor, shape: Shape) -> Tensor:
         """Add up the gradients of each element of x over the windows that contain it."""
         window, lengths = self._window(), shape[-self.axes :]
         padded = [n + b + a for n, b, a in zip(lengths, window.before, window.after, strict=True)]

@@ -30,7 +30,7 @@ def _at(values: Any, t: int) -> Any:
     return tree.map(lambda leaf: leaf[t], values)
 
 
-def _summed(totals: list[Any], more: list[Any]) -> list[Any]:
+def _add_constants(totals: list[Any], more: list[Any]) -> list[Any]:
     return [tree.add(*pair) for pair in zip(totals, more, strict=True)] if totals else more
 
 
@@ -101,7 +101,7 @@ class Scan(Wrapper):
                 with errors_at(self, t):
                     gp, (gx, g, *more) = self.layer.vjp(params, one, self._given(_at(gys, t), g))
                 total = gp if total is None else tree.add(total, gp)
-                constants = _summed(constants, more)
+                constants = _add_constants(constants, more)
                 gxs.put(t, gx)
         return total, (gxs.tree(), g, *constants)
 
@@ -116,7 +116,7 @@ class Scan(Wrapper):
             for t, one in reversed([*zip(chunk, self._again(params, cache, chunk, kept), strict=True)]):
                 with errors_at(self, t):
                     gx, g, *more = self.layer.input_grad(params, one, self._given(_at(gys, t), g))
-                constants = _summed(constants, more)
+                constants = _add_constants(constants, more)
                 gxs.put(t, gx)
         return gxs.tree(), g, *constants
 

@@ -69,7 +69,7 @@ class Stack:
         """Return the stack; all n trees must have been stored."""
         if not self.columns:
             return stack(self.trees)
-        return flattening.unflatten(self.like, iter([_joined(column) for column in self.columns]))
+        return flattening.unflatten(self.like, iter([_join(column) for column in self.columns]))
 
 
 class _Copied:
@@ -98,7 +98,7 @@ def _is_large(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and is_plain(leaf) and leaf.numel() * leaf.element_size() >= _LARGE
 
 
-def _joined(column: Any) -> Any:
+def _join(column: Any) -> Any:
     return column.stacked if isinstance(column, _Copied) else stack(column)
 
 
@@ -165,7 +165,7 @@ def looped(step: Step, carry: Tree, *stacks: Tree, n: int, reverse: bool = False
         return None
     firsts = [entry(one, 0) for one in stacks]
     last, output = step(carry, *firsts)
-    if not _alike(carry, last):
+    if not _are_alike(carry, last):
         return None
 
     def body(state: Any, entries: Any) -> Any:
@@ -180,7 +180,7 @@ def looped(step: Step, carry: Tree, *stacks: Tree, n: int, reverse: bool = False
     return with_tensors(last, iter(end)), with_tensors(output, iter(outputs))
 
 
-def _alike(one: Tree, other: Tree) -> bool:
+def _are_alike(one: Tree, other: Tree) -> bool:
     """Return whether two trees have the same structure, and tensors of the same shapes, dtypes and devices."""
     ones, others = tensors_of(one), tensors_of(other)
     if tree.structure(one) != tree.structure(other) or not len(ones) == len(others) > 0:

@@ -30,7 +30,7 @@ def unchecked(net: Any, params: Any, cache: Any) -> Unchecked | None:
     found = [layer.unchecked(p, c) for layer, p, c in zip(net.layers, entries, cache, strict=True)]
     if None in found or any(entries[:first]):
         return None
-    verbs = _chained([one for one in found if one is not None], first)
+    verbs = _chain([one for one in found if one is not None], first)
     return verbs if net.names is None else _by_name(verbs, net.names)
 
 
@@ -50,7 +50,7 @@ def _by_name(verbs: Unchecked, names: tuple[str, ...]) -> Unchecked:
     return Unchecked(apply, vjp, grads)
 
 
-def _chained(layers: list[Unchecked], first: int) -> Unchecked:
+def _chain(layers: list[Unchecked], first: int) -> Unchecked:
     """Chain unchecked verbs; the layers before ``first`` have no params."""
     back = [(i, layer.vjp) for i, layer in reversed([*enumerate(layers)])]
     after, firsts = [row for row in back if row[0] > first], layers[first : first + 1]

@@ -82,33 +82,33 @@ class Bidirectional(Combinator):
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
         with errors_at(self, 2):
-            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
+            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _split(gy)[0])
         (gp, gx), (gq, more) = self._back("vjp", params, cache, gy, gs)
-        return (gp, gq, gmerge), self._summed(gx, more)
+        return (gp, gq, gmerge), self._add_directions(gx, more)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
         with errors_at(self, 2):
-            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _parted(gy)[0])
+            gmerge, gs = self.merge.vjp(self.entries(params)[2], cache[2], _split(gy)[0])
         return (*self._back("grads", params, cache, gy, gs), gmerge)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
         with errors_at(self, 2):
-            gs = self.merge.input_grad(self.entries(params)[2], cache[2], _parted(gy)[0])
-        return self._summed(*self._back("input_grad", params, cache, gy, gs))
+            gs = self.merge.input_grad(self.entries(params)[2], cache[2], _split(gy)[0])
+        return self._add_directions(*self._back("input_grad", params, cache, gy, gs))
 
     def _back(self, verb: str, params: Params, cache: Cache, gy: Any, gs: Any) -> list[Any]:
         """Call a backward method of both layers with the gradients of their outputs and, if they have any, of their carries."""
-        entries, (one, other), rest = self.entries(params), gs, _parted(gy)[1]
-        sides = (one, self._turned(other)) if rest is None else ((one, rest[0]), self._turned((other, rest[1])))
+        entries, (one, other), rest = self.entries(params), gs, _split(gy)[1]
+        sides = (one, self._flip_output(other)) if rest is None else ((one, rest[0]), self._flip_output((other, rest[1])))
         found = []
         for i, (layer, g) in enumerate(zip(self.layers, sides, strict=True)):
             with errors_at(self, i):
                 found.append(getattr(layer, verb)(entries[i], cache[i], g))
         return found
 
-    def _summed(self, gx: Any, more: Any) -> Any:
+    def _add_directions(self, gx: Any, more: Any) -> Any:
         """Add the gradients of the sequence from both layers."""
-        (a, ga), (b, gb) = _parted(gx), _parted(self._turned(more))
+        (a, ga), (b, gb) = _split(gx), _split(self._flip_output(more))
         return (tree.add(a, b), (ga, gb)) if isinstance(gx, tuple) else tree.add(a, b)
 
     def __repr__(self) -> str:
@@ -132,21 +132,21 @@ class Bidirectional(Combinator):
         for leaf in leaves:
             if not isinstance(leaf, Tensor) or leaf.dim() <= self.dim:
                 raise value_error("bidirectional", f"x must have an axis of steps, dim={self.dim}", describe(leaf))
-        return _parted(x)
+        return _split(x)
 
     def _outputs(self, found: list[Any]) -> tuple[tuple[Any, Any], Any]:
         """Return the pair of outputs in the order of x, and the pair of carries, ``None`` for layers without a carry."""
-        (one, rest), (other, more) = _parted(found[0]), _parted(self._turned(found[1]))
+        (one, rest), (other, more) = _split(found[0]), _split(self._flip_output(found[1]))
         return (one, other), (rest, more) if isinstance(found[0], tuple) else None
 
-    def _turned(self, y: Any) -> Any:
+    def _flip_output(self, y: Any) -> Any:
         return (self._flip(y[0]), *y[1:]) if isinstance(y, tuple) else self._flip(y)
 
     def _flip(self, values: Any) -> Any:
         return tree.map(lambda leaf: leaf.flip(self.dim), values)
 
 
-def _parted(x: Any) -> tuple[Any, Any]:
+def _split(x: Any) -> tuple[Any, Any]:
     """Split (sequence, carry); the carry of a lone sequence is ``None``."""
     return x if isinstance(x, tuple) else (x, None)
 

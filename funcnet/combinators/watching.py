@@ -196,12 +196,12 @@ class Checked(Wrapper):
 
     def _find_forward(self, params: Params, x: Any, rng: Rng, y: Any) -> None:
         """Raise at the first layer with an output that is not finite. A cache can hold valid infinities, as with masks."""
-        _watched(self.layer).apply(params, x, rng)
+        _watch(self.layer).apply(params, x, rng)
         if not _is_finite(y):
             _raise(self.layer, "", "the output", "forward")
 
     def _find_backward(self, params: Params, cache: Cache, gy: Any) -> NoReturn:
-        watched = _watched(self.layer)
+        watched = _watch(self.layer)
         watched.vjp(params, watched.apply(params, *cache[1:])[1], gy)
         _raise(self.layer, "", "a gradient", "backward")
 
@@ -266,9 +266,9 @@ class _Watched(StandIn):
         return self.vjp(params, cache, gy)[1]
 
 
-def _watched(layer: Layer, path: str = "") -> Layer:
+def _watch(layer: Layer, path: str = "") -> Layer:
     """Return the net with every layer replaced by a watched one, inner layers first."""
-    inside = {name: _watched(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
+    inside = {name: _watch(child, ".".join(filter(None, (path, name)))) for name, child in children_of(layer).items()}
     return stand_in_for(with_stand_ins(layer, inside), _Watched, path=path)
 
 

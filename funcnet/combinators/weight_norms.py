@@ -112,7 +112,7 @@ class _SpectralNorm(Parametrization):
         matrix = self._matrix(w)
         vectors = [random.normal(random.fold_in(rng, i), (n,)).to(w.dtype) for i, n in enumerate(matrix.shape)]
         u, v = map(self._unit, vectors)
-        return self._iterated(matrix, u, v, 15), w  # torch starts with 15 iterations too
+        return self._iterate(matrix, u, v, 15), w  # torch starts with 15 iterations too
 
     def call(self, layer: Layer, name: str) -> str:
         return f"spectral_norm({layer!r}, {name!r}, {self.n_power_iterations!r}, {self.eps!r}, {self.dim!r})"
@@ -135,7 +135,7 @@ class _SpectralNorm(Parametrization):
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         matrix = self._matrix(cache[0])
-        return self._iterated(matrix, *self._vectors(params, cache[0], matrix), self.n_power_iterations)
+        return self._iterate(matrix, *self._vectors(params, cache[0], matrix), self.n_power_iterations)
 
     def _vectors(self, params: Params, x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return u and v, after checking that they fit the matrix of x."""
@@ -146,7 +146,7 @@ class _SpectralNorm(Parametrization):
                 raise value_error("spectral_norm", rule, leaf)
         return params["_u"], params["_v"]
 
-    def _iterated(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
+    def _iterate(self, matrix: Tensor, u: Tensor, v: Tensor, times: int) -> Params:
         for _ in range(times):
             u = self._unit(matrix @ v)
             v = self._unit(matrix.mT @ u)

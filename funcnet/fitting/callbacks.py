@@ -196,20 +196,20 @@ class Callbacks:
         """Call each callback after an epoch; return the new memories, and whether to stop."""
         found, verdicts = dict(memories), []
         for one in self.all:
-            with _located(one, f"after epoch {epoch.number}"):
+            with _errors_of(one, f"after epoch {epoch.number}"):
                 if isinstance(one, Callback):
                     found[repr(one)], verdict = _pair(one, one.update(memories[repr(one)], epoch))
                 else:
                     verdict = one(epoch)
-                verdicts.append(_checked(one, verdict))
+                verdicts.append(_check_verdict(one, verdict))
         return found, any(verdicts)
 
     def on_step(self, step: Step) -> bool:
         """Call each callback that sees steps, and return whether to stop."""
         verdicts = []
         for one in self.of_steps:
-            with _located(one, f"after step {step.number}"):
-                verdicts.append(_checked(one, one.on_step(step)))
+            with _errors_of(one, f"after step {step.number}"):
+                verdicts.append(_check_verdict(one, one.on_step(step)))
         return any(verdicts)
 
     def params(self, memories: Memories, params: Params) -> Params:
@@ -225,7 +225,7 @@ def _pair(callback: Callback, answer: Any) -> tuple[Tree, Verdict]:
     return answer
 
 
-def _checked(callback: Any, verdict: Any) -> bool:
+def _check_verdict(callback: Any, verdict: Any) -> bool:
     """Return whether to stop; a callback must return ``None`` or ``stop``."""
     if verdict is not None and not isinstance(verdict, Stop):
         raise value_error(f"callback {_name(callback)}", "it must return None or fn.stop", describe(verdict))
@@ -237,7 +237,7 @@ def _name(callback: Any) -> str:
 
 
 @contextmanager
-def _located(callback: Any, when: str) -> Iterator[None]:
+def _errors_of(callback: Any, when: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:

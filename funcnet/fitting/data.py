@@ -269,10 +269,10 @@ def as_pair(batch: Any, who: str, name: str) -> tuple[Tree, Tree]:
 
 def moved(data: Tree, device: torch.device, who: str = "fit") -> Tree:
     """Return the tree with its tensors on a device; tensors on the meta device have no values to move."""
-    return tree.map(lambda leaf: _moved(leaf, device, who) if isinstance(leaf, Tensor) else leaf, data)
+    return tree.map(lambda leaf: _move(leaf, device, who) if isinstance(leaf, Tensor) else leaf, data)
 
 
-def _moved(leaf: Tensor, device: torch.device, who: str) -> Tensor:
+def _move(leaf: Tensor, device: torch.device, who: str) -> Tensor:
     if leaf.is_meta and device.type != "meta":
         raise value_error(who, f"data must have values to move to {device}", f"{describe(leaf)} on the meta device")
     return leaf.to(device, non_blocking=True)

@@ -134,7 +134,7 @@ def predict(net: Layer, params: Params, x: Any, batch_size: int = 1000) -> Any:
             found.append(_require_rows(net, final(params, x), x))
     if not found:
         raise value_error("predict", "x must have at least one batch", "none")
-    return _joined(found)  # outside inference mode, so that autograd accepts the result
+    return _concatenate(found)  # outside inference mode, so that autograd accepts the result
 
 
 def _require_rows(net: Layer, y: Tree, x: Tree) -> Tree:
@@ -146,6 +146,6 @@ def _require_rows(net: Layer, y: Tree, x: Tree) -> Tree:
     return y
 
 
-def _joined(batches: list[Tree]) -> Tree:
+def _concatenate(batches: list[Tree]) -> Tree:
     rows = zip(*[flatten_together(one)[0] for one in batches], strict=True)
     return unflatten(batches[0], iter([None if row[0] is None else torch.cat(row) for row in rows]))

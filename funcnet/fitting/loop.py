@@ -152,13 +152,13 @@ def fit(
     weigh = cache(lambda: mean.weights(source.data[1])) if isinstance(source, Rows) and transform is None else None
     training = Training(step, pure, mean, source, transform, order, noise, heard, kept, call, generators, weigh)
     with kept.locked() if kept else nullcontext():
-        run = Run(training, _resumed(kept, call, start, heard) if kept else start)
+        run = Run(training, _resume(kept, call, start, heard) if kept else start)
         del start  # so that its params do not stay in memory
-        at = _trained(run, evaluation, epochs_done + epochs, progress)
+        at = _train(run, evaluation, epochs_done + epochs, progress)
     return Fit(heard.params(at.memory, at.params), own_state(used, at.state), at.history)
 
 
-def _trained(run: Run, evaluation: EpochEvaluation, epochs: int, progress: Shown) -> Position:
+def _train(run: Run, evaluation: EpochEvaluation, epochs: int, progress: Shown) -> Position:
     """Train up to a number of epochs, or until a callback stops."""
     training, at = run.training, run.at._replace(params=None, state=None)
     left = range(at.epoch, at.epoch + bool(at.step) if at.stopped else max(epochs, at.epoch))
@@ -171,7 +171,7 @@ def _trained(run: Run, evaluation: EpochEvaluation, epochs: int, progress: Shown
             shown.message(_greeting(at, epochs))
         while run.at.step if run.at.stopped else run.at.epoch < epochs:  # an epoch that was stopped midway still gets its row
             run.epoch(shown.step)
-            run.at = _closed(training, evaluation, run.at)
+            run.at = _close_epoch(training, evaluation, run.at)
             shown.epoch(run.at.history)
             training.save(run.at)
     return run.at
@@ -186,7 +186,7 @@ def _greeting(at: Position, epochs: int) -> str:
     return f"fit continues at epoch {at.epoch + 1}, step {at.step + 1}"
 
 
-def _closed(training: Training, evaluation: EpochEvaluation, at: Position) -> Position:
+def _close_epoch(training: Training, evaluation: EpochEvaluation, at: Position) -> Position:
     """Finish an epoch: add its row to the history, call the callbacks, and return the next position."""
     if not at.losses:
         raise value_error("fit", "data must have at least one batch in each epoch", f"none in epoch {at.epoch + 1}")
@@ -240,23 +240,23 @@ def _checkpoints(given: Any, epochs_done: int) -> Checkpoints | None:
 
 def _start(opt: Optimizer, params: Params, state: Tree, data: Source | None) -> Position:
     """Return the position before the first step; new params go to the device of ``data``."""
-    params = tree.map(_detached, params)
+    params = tree.map(_detach, params)
     if data is not None and data.device is not None:
         params = moved(params, data.device)
     if state is None:
         return Position(0, 0, 0, params, opt.init(params), {}, History())
-    state = tree.map(_detached, state)
+    state = tree.map(_detach, state)
     state = opt.wrap(state) if isinstance(opt, Recorder) else state
     return Position(0, 0, 0, params, state, {}, History())
 
 
-def _detached(leaf: Any) -> Tensor:
+def _detach(leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor):
         raise value_error("fit", "params and state must be trees of tensors", describe(leaf))
     return leaf.detach()
 
 
-def _resumed(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
+def _resume(kept: Checkpoints, call: dict[str, Any], start: Position, heard: Callbacks) -> Position:
     """Return the position of the newest checkpoint, or ``start`` if there is none."""
     named_entries("fit with checkpoints", start.params)  # params are compared by path, so paths must be unique
     if not kept.steps():

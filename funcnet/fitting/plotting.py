@@ -95,8 +95,10 @@ def _panel(axes: Any, title: str, lines: list[Line], columns: dict[str, Column],
 
     drawn = {line: gapped(columns[line.name], len(epochs)) for line in lines}
     for (line, values), style in zip(drawn.items(), _styles(lines), strict=True):
-        axes.plot(epochs, values, **style, label=_escaped(line.label), marker="o", ms=3.5, lw=1.4, markevery=_marked(values))
-    axes.set_title(_escaped(title_of(title, lines)), fontsize="medium")
+        axes.plot(
+            epochs, values, **style, label=_escape(line.label), marker="o", ms=3.5, lw=1.4, markevery=_marker_indices(values)
+        )
+    axes.set_title(_escape(title_of(title, lines)), fontsize="medium")
     _scale(axes, title, [*drawn.values()])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     axes.set_xlim(*_limits(epochs))
@@ -132,7 +134,7 @@ def gapped(column: Column, count: int) -> list[float]:
     return missing + [float(value) if value is not None and math.isfinite(value) else math.nan for value in column]
 
 
-def _marked(values: list[float]) -> list[int]:
+def _marker_indices(values: list[float]) -> list[int]:
     """Return the indices of the markers: every value of a short line, and values without neighbors in a long one."""
     padded = [math.nan, *values, math.nan]
     alone = [i for i in range(len(values)) if math.isnan(padded[i]) and math.isnan(padded[i + 2])]
@@ -168,7 +170,7 @@ def _limits(epochs: Sequence[int]) -> tuple[float, float]:
     return epochs[0] - margin, epochs[-1] + margin
 
 
-def _escaped(words: str) -> str:
+def _escape(words: str) -> str:
     """Escape a name: matplotlib treats ``$`` as math, and leaves a line named ``_x`` out of the legend."""
     words = words.replace("$", r"\$")
     return f" {words}" if words.startswith("_") else words

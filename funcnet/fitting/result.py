@@ -111,10 +111,10 @@ def _size(name: str, part: Tree) -> tuple[str, ...]:
 
 def _outline(history: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Return the columns with each tensor replaced by its dtype and shape."""
-    return {name: [_outlined(value) for value in column] for name, column in history.items()}
+    return {name: [_outline_value(value) for value in column] for name, column in history.items()}
 
 
-def _outlined(value: Any) -> Any:
+def _outline_value(value: Any) -> Any:
     return {"dtype": str(value.dtype).removeprefix("torch."), "shape": value.shape} if isinstance(value, Tensor) else value
 
 
@@ -122,10 +122,10 @@ def _expected(path: PathLike, metadata: Any) -> dict[str, list[Any]]:
     """Return the columns described by ``_outline``, with tensors on the meta device."""
     if not isinstance(metadata, dict) or metadata.get("kind") != "Fit" or not isinstance(metadata.get("history"), dict):
         raise value_error("Fit.load", f"{str(path)!r} must be a file that Fit.save has written", "a file of another tree")
-    return {name: [_filled(value) for value in column] for name, column in metadata["history"].items()}
+    return {name: [_fill(value) for value in column] for name, column in metadata["history"].items()}
 
 
-def _filled(value: Any) -> Any:
+def _fill(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return torch.empty(value["shape"], dtype=getattr(torch, value["dtype"]), device="meta")

@@ -105,14 +105,14 @@ class Training(NamedTuple):
         order = random.fold_in(self.order, epoch) if isinstance(self.source, Rows) else None
         name = "a batch" if self.transform is None else "the result of transform"
         for i, batch in enumerate(self.source.batches(epoch, order, first), first):
-            pair = batch if keys is None else self._transformed(batch, random.fold_in(keys, i))
+            pair = batch if keys is None else self._apply_transform(batch, random.fold_in(keys, i))
             if i >= start:
                 yield pair if self.weighs_rows else as_pair(pair, "fit", name)
             made = i + 1
         if made < start:
             raise value_error("fit", f"data must repeat the {start} batches of this epoch that were done before", made)
 
-    def _transformed(self, batch: Any, key: Key) -> Any:
+    def _apply_transform(self, batch: Any, key: Key) -> Any:
         assert self.transform is not None
         batch = as_tensors(tuple(batch) if isinstance(batch, list) else batch)
         try:

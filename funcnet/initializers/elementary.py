@@ -47,17 +47,17 @@ class Initializer(Value, ABC):
     def _when_frozen(cls) -> None:
         """Wrap ``__call__`` so that errors name the initializer, also for shapes and dtypes that only torch rejects."""
         if not hasattr(cls.__call__, "explains_errors"):
-            cls.__call__ = _explaining(cls.__call__)  # type: ignore[method-assign]
+            cls.__call__ = _explain_errors(cls.__call__)  # type: ignore[method-assign]
 
 
-def _explaining(draw: Any) -> Any:
+def _explain_errors(draw: Any) -> Any:
     @functools.wraps(draw)
     def explaining(self: Any, rng: Key | int, shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         try:
             _require_dtype(dtype)
             return draw(self, rng, shape, dtype)  # type: ignore[no-any-return]
         except Exception as error:
-            raise _explained(self, shape, dtype, error) from None
+            raise _explain(self, shape, dtype, error) from None
 
     explaining.explains_errors = True  # type: ignore[attr-defined]
     return explaining
@@ -69,7 +69,7 @@ def _require_dtype(dtype: Any) -> None:
         raise TypeError
 
 
-def _explained(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:
+def _explain(who: Any, shape: Any, dtype: Any, error: Exception) -> Exception:
     """Return an error that names the initializer: ours with its location added, ours for torch's, or a user's unchanged."""
     if explains(error):
         add_location(error, repr(who))

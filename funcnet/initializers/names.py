@@ -82,12 +82,12 @@ def initialize(rng: Key | int, shape: Shape, initializer: str | Initializer) -> 
     tensor([[1., 0.],
             [0., 1.]])
     """
-    draw = _named("initialize", initializer)
+    draw = _look_up("initialize", initializer)
     _require_memory(rng, shape)
     return draw(rng, shape)
 
 
-def _named(who: str, initializer: str | Initializer) -> Initializer:
+def _look_up(who: str, initializer: str | Initializer) -> Initializer:
     """Return an initializer, which can be given by name."""
     found = NAMES.get(initializer) if isinstance(initializer, str) else initializer
     if not isinstance(found, Initializer):
@@ -126,7 +126,7 @@ def weight_and_bias(
     rng = random.as_key(rng)
     if not isinstance(shapes, dict) or "weight" not in shapes:
         raise value_error("weight_and_bias", "shapes must be a dict with the shape of the weight", describe(shapes))
-    draw, shape = _named("weight_and_bias", initializer), shapes["weight"]
+    draw, shape = _look_up("weight_and_bias", initializer), shapes["weight"]
     key = random.fold_in(rng, 0)
     _require_memory(key, shape)
     fans_of_weight = None if initializer == "torch" else fans_of_weight

@@ -28,7 +28,7 @@ _positive = number(above=0.0)
 _CUT = math.sqrt(1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2)))
 
 
-def _spread(rng: Key | int, shape: Shape, std: float, distribution: str, dtype: torch.dtype | None) -> Tensor:
+def _draw(rng: Key | int, shape: Shape, std: float, distribution: str, dtype: torch.dtype | None) -> Tensor:
     """Draw from a distribution with mean 0 and this standard deviation."""
     if distribution == "uniform":
         bound = math.sqrt(3) * std
@@ -51,7 +51,7 @@ class Scaled(Initializer):
         return self.for_fans(rng, shape, fans(shape), dtype)
 
     def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, self.deviation(*fans), self.kind, dtype)
+        return _draw(rng, shape, self.deviation(*fans), self.kind, dtype)
 
     @abstractmethod
     def deviation(self, fan_in: int, fan_out: int) -> float:
@@ -85,7 +85,7 @@ class VarianceScaling(Scaled):
     distribution: str = field(default="truncated_normal", validator=one_of("normal", "uniform", "truncated_normal"))
 
     def for_fans(self, rng: Key | int, shape: Shape, fans: Fans, dtype: torch.dtype | None = None) -> Tensor:
-        return _spread(rng, shape, self.deviation(*fans), self.distribution, dtype)
+        return _draw(rng, shape, self.deviation(*fans), self.distribution, dtype)
 
     def deviation(self, fan_in: int, fan_out: int) -> float:
         n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]

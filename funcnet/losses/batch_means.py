@@ -106,7 +106,7 @@ class LossMean(Value):
             target: Its targets.
         """
         values, weights = self.loss.part_values(y, target), self.weigh(y, target)
-        return [_added(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
+        return [_add(total, float(v.mean()), w) for total, v, w in zip(totals, values, weights, strict=True)]
 
     def weigh(self, rows: Any, target: Any) -> list[float]:
         """Return the weight of a batch in the mean of each part; without a target, the number of rows.
@@ -138,7 +138,7 @@ class LossMean(Value):
         totals = self.start()
         rows = values.view(len(values), -1, len(totals)).mean(1).tolist()
         for row, of_batch in zip(rows, zip(*weights, strict=True), strict=True):
-            totals = [_added(total, v, w) for total, v, w in zip(totals, row, of_batch, strict=True)]
+            totals = [_add(total, v, w) for total, v, w in zip(totals, row, of_batch, strict=True)]
         return self.value(totals)
 
     def weights(self, target: Any) -> Callable[[Batches], list[list[float]]]:
@@ -151,7 +151,7 @@ class LossMean(Value):
         return lambda batches: [weigh(batches) for weigh in found]
 
 
-def _added(total: tuple[float, float], value: float, weight: float) -> tuple[float, float]:
+def _add(total: tuple[float, float], value: float, weight: float) -> tuple[float, float]:
     """Add a weighted value to the totals. A value of weight 0 is skipped, since it can be NaN."""
     return (total[0] + value * weight, total[1] + weight) if weight else total
 

@@ -62,7 +62,7 @@ class BCE(ElementwiseLoss):
         try:
             return kernels.binary_cross_entropy(*kept)
         except RuntimeError as error:
-            raise self._explained(*kept, error) from None
+            raise self._explain_kernel_error(*kept, error) from None
 
     def dloss_dy(self, kept: Pair, c: Factor) -> Tensor:
         return kernels.binary_slope(*kept) * c
@@ -70,7 +70,7 @@ class BCE(ElementwiseLoss):
     def dloss_dt(self, kept: Pair, c: Factor) -> Tensor:
         return kernels.binary_target_slope(kept[0]) * c
 
-    def _explained(self, y: Tensor, t: Tensor, error: RuntimeError) -> Exception:
+    def _explain_kernel_error(self, y: Tensor, t: Tensor, error: RuntimeError) -> Exception:
         name = next((name for name in ("input", "target") if f"elements of {name}" in str(error)), None)
         if name is None:
             return error

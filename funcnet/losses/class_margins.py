@@ -183,7 +183,7 @@ class MultiLabelMargin(TermLoss):
         try:
             return y, labels, *kernels.multilabel_margin(y, labels)
         except (IndexError, RuntimeError) as error:
-            raise self._explained(y, labels, error) from None
+            raise self._explain_kernel_error(y, labels, error) from None
 
     def loss(self, kept: Any) -> Tensor:
         terms: Tensor = kept[2]
@@ -196,7 +196,7 @@ class MultiLabelMargin(TermLoss):
     def weight_of(self, target: Tensor) -> float | Tensor:
         return row_count(target)
 
-    def _explained(self, y: Tensor, labels: Tensor, error: Exception) -> Exception:
+    def _explain_kernel_error(self, y: Tensor, labels: Tensor, error: Exception) -> Exception:
         """Return an error that lists the labels if the kernel failed because of one, else the kernel's error."""
         if "out of range" not in str(error) and "out of bounds" not in str(error):
             return error

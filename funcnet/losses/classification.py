@@ -110,7 +110,7 @@ class CrossEntropy(LabelLoss):
         c = self.scale_of(logp, None if whole else total)
         ignored = None if whole else over_classes(labels == self.ignore_index, logp)
         if self.label_smoothing or (self.weight and 0 in self.weight):
-            return self._expected((logp, labels, w, self._spread(logp, labels, w, total), c, ignored, kind))
+            return self._expected((logp, labels, w, self._spread_smoothing(logp, labels, w, total), c, ignored, kind))
         return self.scaled(value, c, kind), (logp, labels, w, None, c, ignored, kind)
 
     def backward(self, cache: Kept, g: Tensor | float | None = None) -> Tensor:
@@ -148,7 +148,7 @@ class CrossEntropy(LabelLoss):
         q = target * (1 - e) + e / target.shape[class_axis(target)] if e else target
         return q if w is None else q * by_class(w, q)
 
-    def _spread(self, logp: Tensor, labels: Tensor, w: Tensor | None, total: Tensor) -> Tensor:
+    def _spread_smoothing(self, logp: Tensor, labels: Tensor, w: Tensor | None, total: Tensor) -> Tensor:
         """Return q for labels, with rows of zeros for ignored ones."""
         e = self.label_smoothing
         q = kernels.nll_backward(logp.new_full((), e - 1).expand(labels.shape), logp, labels, w, 0, self.ignore_index, total)

@@ -94,9 +94,9 @@ class CTC(Loss):
         try:
             e = rows.gather(2, classes.expand(len(rows), *classes.shape)).clamp_min(IMPOSSIBLE)
         except (IndexError, RuntimeError) as error:
-            raise self._explained(rows, error) from None
+            raise self._explain_kernel_error(rows, error) from None
         sums = kernels.forward_sums(e, may_skip)
-        terms, ends = _ended(sums, given)
+        terms, ends = _finish(sums, given)
         impossible, factors = terms > -0.5 * IMPOSSIBLE, self._factors(terms, given)
         terms = torch.where(impossible, 0.0 if self.zero_infinity else torch.inf, terms) * factors
         factors = torch.where(impossible, 0.0 if self.zero_infinity else torch.nan, factors)
@@ -143,7 +143,7 @@ class CTC(Loss):
         steps, counts = [self._lengths(one, name, shape, rows) for one, name in zip(target[1:], _LENGTHS, strict=True)]
         labels = self._integers(target[0], "labels", rows)
         if labels.dim() == 1 and not is_one:
-            labels = _padded(labels, counts)
+            labels = _pad(labels, counts)
         labels = labels.reshape(1, -1) if labels.dim() < 2 else labels
         if labels.dim() != 2 or len(labels) != n:
             in_all = f" with {int(counts.sum())} in all" if can_look_at(counts) else ""
@@ -185,7 +185,7 @@ class CTC(Loss):
         earlier = torch.constant_pad_nd(classes, (2, 0), self.blank)[:, : 2 * s + 1]
         return classes, (classes != self.blank) & (classes != earlier)
 
-    def _explained(self, rows: Tensor, error: Exception) -> Exception:
+    def _explain_kernel_error(self, rows: Tensor, error: Exception) -> Exception:
         found = re.search(r"index (-?\d+) is out of bounds", str(error))
         return value_error(self, f"every label must be from 0 to {rows.shape[2] - 1}", found[1]) if found else error
 
@@ -193,7 +193,7 @@ class CTC(Loss):
 _LENGTHS = ("input_lengths", "target_lengths")
 
 
-def _padded(labels: Tensor, counts: Tensor) -> Tensor:
+def _pad(labels: Tensor, counts: Tensor) -> Tensor:
     """Return concatenated labels as (N, S); if the lengths cannot be read, S is the total number of labels."""
     most = int(counts.max()) if can_look_at(counts) and counts.numel() else len(labels)
     if can_look_at(counts) and int(counts.sum()) != len(labels):
@@ -202,7 +202,7 @@ def _padded(labels: Tensor, counts: Tensor) -> Tensor:
     return labels[places.clamp(0, max(len(labels) - 1, 0))] if len(labels) else labels.new_zeros((len(counts), 0))
 
 
-def _ended(sums: Sums, given: Labels) -> tuple[Tensor, Tensor]:
+def _finish(sums: Sums, given: Labels) -> tuple[Tensor, Tensor]:
     """Return -log Z, and γ at the last step of each sequence."""
     last, state = (given.steps - 1).clamp_min(0), torch.arange(sums.a.shape[2], device=sums.a.device)
     at_end = sums.a.gather(0, last.reshape(1, -1, 1).expand(1, *sums.a.shape[1:])).squeeze(0)

@@ -59,7 +59,7 @@ class LabelLoss(Loss):
         try:
             return kernels.nll(logp, labels, w, 0 if self.reduction == "none" else 2, self.ignore_index)
         except (IndexError, RuntimeError) as error:
-            raise self._explained(logp, error) from None
+            raise self._explain_kernel_error(logp, error) from None
 
     def at_labels_grad(self, logp: Tensor, labels: Any, w: Tensor | None, c: Tensor, gc: Tensor) -> Tensor:
         """Return the gradient of log p: -gc w at the labels, 0 elsewhere."""
@@ -103,7 +103,7 @@ class LabelLoss(Loss):
             rule = f"weight must have one number for each of the {classes} classes"
             raise value_error(self, rule, f"{len(self.weight)} numbers")
 
-    def _explained(self, logp: Tensor, error: Exception) -> Exception:
+    def _explain_kernel_error(self, logp: Tensor, error: Exception) -> Exception:
         """Return an error that names the label if the kernel's error does, else the kernel's error."""
         found = re.search(r"(?:Target|index) (-?\d+) is out of bounds", str(error))
         if not found:

@@ -148,7 +148,7 @@ class GaussianNLL(TermLoss):
         d, v, like = kept
         w = v.clamp_min(self.eps)
         r = d / w
-        return r * g, _shared(0.5 * (w.reciprocal() - r * r), g, v).reshape(like.shape[:-1])
+        return r * g, _sum_shared(0.5 * (w.reciprocal() - r * r), g, v).reshape(like.shape[:-1])
 
     def dloss_dt(self, kept: Triple, g: Factor) -> Tensor:
         d, v, _ = kept
@@ -186,7 +186,7 @@ class GaussianNLL(TermLoss):
         return in_single(var)
 
 
-def _shared(slope: Tensor, c: Factor, v: Tensor) -> Tensor:
+def _sum_shared(slope: Tensor, c: Factor, v: Tensor) -> Tensor:
     """Return c times the derivative, summed over the terms that share a variance; where c = 0, it is 0 even for ∞ and NaN."""
     if v.shape == slope.shape:
         return slope * c

@@ -139,7 +139,7 @@ class LinearCrossEntropy(LabelLoss):
         of_rows, mean = counts.to(wide), 1.0
         if of_words is not None:
             of_rows, mean = of_rows * self._at(of_words, t), sum(self.weight or ()) / w.shape[0]
-        given = Vocabulary(h.reshape(-1, h.shape[-1]), w, b, t, counts, self._spread(of_words, w, wide))
+        given = Vocabulary(h.reshape(-1, h.shape[-1]), w, b, t, counts, self._spread_smoothing(of_words, w, wide))
         beta = of_rows * (1 - e) if e else of_rows
         a = beta + counts.to(wide) * (e * mean) if e else beta
         c = of_rows * (2 * self.z_loss) if self.z_loss else None
@@ -153,7 +153,7 @@ class LinearCrossEntropy(LabelLoss):
         except (IndexError, RuntimeError) as error:
             raise self._label_error(len(of_words), error) from None
 
-    def _spread(self, of_words: Tensor | None, w: Tensor, wide: torch.dtype) -> Tensor | None:
+    def _spread_smoothing(self, of_words: Tensor | None, w: Tensor, wide: torch.dtype) -> Tensor | None:
         """Return r, the share of each word in all targets."""
         share = self.label_smoothing / w.shape[0]
         if not share:

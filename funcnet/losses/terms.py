@@ -90,16 +90,16 @@ class TermLoss(Loss):
 
     def backward(self, cache: Cache, g: Tensor | None = None) -> Any:
         kept, c, kind = cache
-        gy = self.dloss_dy(kept, _scaled(c, g))
+        gy = self.dloss_dy(kept, _scale_gradient(c, g))
         return tuple([rounded(one, kind) for one in gy]) if isinstance(gy, tuple) else rounded(gy, kind)
 
     def target_grad(self, cache: Cache, g: Tensor) -> Tensor | None:
         kept, c, kind = cache
-        gt = self.dloss_dt(kept, _scaled(c, g))
+        gt = self.dloss_dt(kept, _scale_gradient(c, g))
         return None if gt is None else rounded(gt, kind)
 
 
-def _scaled(c: Factor, g: Factor | None) -> Factor:
+def _scale_gradient(c: Factor, g: Factor | None) -> Factor:
     """Return g c. If c is 1, return g: in ``torch.func`` the derivative of a 0-d product would be in float64."""
     if g is None:
         return c

@@ -204,7 +204,7 @@ class R2(ShareExplained):
     Shape:
         y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
         rows.
-        There are N rows; all other axes are outputs. For an output with constant targets, the value is 1 if y is exact, else 0.
+        Every element of a row is an output. For an output with constant targets, the value is 1 if y is exact, else 0.
 
     Raises:
         ValueError: If the shapes differ, or if a tensor is complex.
@@ -234,7 +234,7 @@ class ExplainedVariance(ShareExplained):
     Shape:
         y (N, ...) and target (N, ...) of the same shape → value (), or (outputs,) with ``"raw_values"``; NaN for fewer than two
         rows.
-        There are N rows; all other axes are outputs. For an output with constant targets, the value is 1 if d is constant, else
+        Every element of a row is an output. For an output with constant targets, the value is 1 if d is constant, else
         0.
 
     Raises:

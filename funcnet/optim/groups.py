@@ -119,15 +119,15 @@ class ByPath(Optimizer):
                 raise value_error(self, rule, f"the paths {', '.join(map(repr, paths[:6]))}{', ...' * (len(paths) > 6)}")
 
     def _init(self, i: int, opt: Optimizer, part: Params) -> State:
-        with self._located(i):
+        with self._errors_at(i):
             return opt.init(part)
 
     def update(self, grads: Grads, state: Any, params: Params) -> tuple[Params, State]:
         self._require_state(state)
-        (ps, gs), write, chosen = self._checked(grads, state, params)
+        (ps, gs), write, chosen = self._check_leaves(grads, state, params)
         new, after = ps, list(state)
         for i, opt in self._optimizers():
-            with self._located(i):
+            with self._errors_at(i):
                 stepped, after[i] = opt.update(write(_own(gs, chosen, i)), state[i], write(_own(ps, chosen, i)))
             found = self._guards.flatten((stepped,))[0][0]
             new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
@@ -138,14 +138,14 @@ class ByPath(Optimizer):
         leaves, chosen = flattening.flatten_together(params)[0], self.chosen(params)
         new = leaves
         for i, opt in self._optimizers():
-            with self._located(i):
+            with self._errors_at(i):
                 part = opt.eval_params(state[i], flattening.unflatten(params, iter(_own(leaves, chosen, i))))
             found = flattening.flatten_together(part)[0]
             new = [x if j == i else p for x, p, j in zip(found, new, chosen, strict=True)]
         made: Params = flattening.unflatten(params, iter(new))
         return made
 
-    def _checked(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
+    def _check_leaves(self, grads: Tree, state: State, params: Params) -> tuple[list[list[Any]], Write, list[int | None]]:
         """Return the leaves of params and gradients, and the group of each. If donated, all checks precede the first write."""
         try:
             columns, write = self._guards.flatten((params, grads))
@@ -156,18 +156,18 @@ class ByPath(Optimizer):
                 self._guards.check(present, None, self._donated)
         except Exception as error:
             raise explained(self, error, params, {"grads": grads}, self._donated) from None
-        chosen = self._remembered(params, columns[0], write)
+        chosen = self._cached_groups(params, columns[0], write)
         if self._donated and is_eager():
             self._require_parts(state, columns[0], write, chosen)
         return columns, write, chosen
 
     def _require_parts(self, state: State, leaves: list[Any], write: Write, chosen: list[int | None]) -> None:
         for i, opt in self._optimizers():
-            with self._located(i):
+            with self._errors_at(i):
                 opt.require_fit(state[i], write(_own(leaves, chosen, i)))
                 opt.rates(state[i])
 
-    def _remembered(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
+    def _cached_groups(self, params: Params, leaves: list[Any], write: Any) -> list[int | None]:
         """Return the group of each leaf, from the cache if the structure is known: patterns take 2 µs per leaf."""
         if not any([write == codec.write for codec, _ in self._guards.codecs]):  # noqa: C419
             return self.chosen(params)
@@ -192,7 +192,7 @@ class ByPath(Optimizer):
         self._require_state(state)
         if self._donated and is_eager():
             (leaves,), write = self._guards.flatten((params,))
-            self._require_parts(state, leaves, write, self._remembered(params, leaves, write))
+            self._require_parts(state, leaves, write, self._cached_groups(params, leaves, write))
 
     def rates(self, state: State) -> dict[str, Any]:
         """Return the rates of all groups, prefixed with the pattern or the name of the function: ``"*.bias.lr"``."""
@@ -216,7 +216,7 @@ class ByPath(Optimizer):
             raise value_error(self, f"state must be a tuple of {len(self.groups)}, one for each group", state)
 
     @contextmanager
-    def _located(self, i: int) -> Iterator[None]:
+    def _errors_at(self, i: int) -> Iterator[None]:
         try:
             yield
         except Exception as error:

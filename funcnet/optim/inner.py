@@ -39,10 +39,10 @@ class Inner:
             return self.update(gs()) if condition else self.ps
         old = self.state
         new = self._update(self.pure, gs(), None)
-        self.state = tree.map(lambda x, y: self._chosen(condition, x, y), self.state, old)
+        self.state = tree.map(lambda x, y: self._choose(condition, x, y), self.state, old)
         return [torch.where(beside(condition, p), q, p) for q, p in zip(new, self.ps, strict=True)]
 
-    def _chosen(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    def _choose(self, condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
         """Return the new or the old tensor of a state; with ``donated``, in the memory of the old tensor."""
         one = torch.where(beside(condition, old), new, old)
         return old.copy_(one) if self.donated else one

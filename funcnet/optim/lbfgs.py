@@ -137,8 +137,8 @@ class LBFGS(MomentOptimizer, EvaluatingOptimizer):
             self._iterate(run, self._evaluate, rates[0])
         new, numbers = run.columns(), run.numbers()
         if isinstance(is_moving, Tensor):
-            new = [[_chosen(is_moving, x, y) for x, y in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
-            numbers = [_chosen(is_moving, x, y) for x, y in zip(numbers, scalars, strict=True)]
+            new = [[_choose(is_moving, x, y) for x, y in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
+            numbers = [_choose(is_moving, x, y) for x, y in zip(numbers, scalars, strict=True)]
         scalars[:] = map(self._kept, scalars, numbers)
         return [[placed(y, x, self._writes) for y, x in zip(*both, strict=True)] for both in zip(new, old, strict=True)]
 
@@ -227,7 +227,7 @@ def _not(condition: Any) -> Any:
     return ~condition if isinstance(condition, Tensor) else not condition
 
 
-def _chosen(condition: Tensor, new: Any, old: Tensor) -> Tensor:
+def _choose(condition: Tensor, new: Any, old: Tensor) -> Tensor:
     """Return the new tensor or number if a condition is true, else the old one, on the device of the condition."""
     return torch.where(condition, torch.as_tensor(new).to(condition.device, old.dtype), old.to(condition.device))
 

@@ -107,19 +107,19 @@ class MasterWeights(Optimizer):
                 raise LookupError
             columns = flattening.flatten_together(params, grads, state["masters"])
             places = [i for i, (p, g) in enumerate(zip(*columns[:2], strict=True)) if g is not None and _is_half(p)]
-            ready = self._checked([[column[i] for i in places] for column in columns])
+            ready = self._check_columns([[column[i] for i in places] for column in columns])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
-        return self._stepped(columns, places, ready, grads, state, params)
+        return self._step_masters(columns, places, ready, grads, state, params)
 
-    def _checked(self, columns: Columns) -> Columns:
+    def _check_columns(self, columns: Columns) -> Columns:
         """Return params in half precision, their gradients and masters, ready for a step; raise ``LookupError`` for misfits."""
         known = self._guards.find(columns) if columns[0] else None
         if not columns[0] or (known is not None and (not self.donated or known.is_apart(columns))):
             return columns
         return self._guards.check(columns, None, self.donated)[0]
 
-    def _stepped(
+    def _step_masters(
         self, columns: Columns, places: list[int], ready: Columns, grads: Tree, state: State, params: Params
     ) -> tuple[Params, State]:
         """Make the step; an optimizer that raises has written only to tensors created here."""
@@ -132,9 +132,9 @@ class MasterWeights(Optimizer):
         except Exception as error:
             add_location(error, "MasterWeights")
             raise
-        return self._rounded(columns, places, ready, flattening.flatten_like(params, new), inner, params)
+        return self._round_masters(columns, places, ready, flattening.flatten_like(params, new), inner, params)
 
-    def _rounded(
+    def _round_masters(
         self, columns: Columns, places: list[int], ready: Columns, new: list[Tensor], inner: State, params: Tree
     ) -> tuple[Params, State]:
         """Return the new params and state: rounded masters for params in half precision, the optimizer's results for others."""

@@ -125,10 +125,10 @@ class _Code:
         ]
         if dicts:
             self.lines.append(order_check(dicts))
-        self.columns = [self._chosen(names, absent=False) for names in self.leaves]
-        self.others = [name for names in self._held(self.leaves) for name in self._chosen(names, absent=True)]
+        self.columns = [self._select(names, absent=False) for names in self.leaves]
+        self.others = [name for names in self._held(self.leaves) for name in self._select(names, absent=True)]
 
-    def _chosen(self, names: Sequence[str], absent: bool) -> list[str]:
+    def _select(self, names: Sequence[str], absent: bool) -> list[str]:
         return [name for name, one in zip(names, self.absent, strict=True) if one is absent]
 
     def _held(self, rows: Sequence[Any]) -> Sequence[Any]:
@@ -157,7 +157,7 @@ class _Code:
     def _checks(self, tensors: Sequence[str]) -> Iterator[str]:
         """Yield the checks of all leaves. Guards crash the process on nested tensors: see ``any_nested``."""
         if self.others:
-            wrong = " or ".join(f"{name} is not None" for name in self._chosen(self.leaves[1], absent=True))
+            wrong = " or ".join(f"{name} is not None" for name in self._select(self.leaves[1], absent=True))
             yield f"if {wrong}: raise LookupError"
             yield "if not PLAIN.issuperset(map(type, others)) and any(map(is_node, others)): raise LookupError"
         yield f"if {' or '.join(f'{name}.is_nested' for name in ('step', *tensors))}: raise LookupError"

@@ -100,14 +100,14 @@ class Recorder(Optimizer):
         self._require_state(state)
         before, scale = self._before(grads, params), self._scale(state)
         new, inner = self.optimizer.update(grads, state["optimizer"], params)
-        return new, self._added(state, inner, self._norm(grads, scale), before, new)
+        return new, self._add_norms(state, inner, self._norm(grads, scale), before, new)
 
     def _before(self, grads: Tree, params: Params) -> Before:
         """Return the params that the step will change, as copies if it writes to them."""
         rows = zip(*flatten_together(params, grads), strict=True)
-        return [self._kept(p) if g is not None and is_dense(p) else None for p, g in rows]
+        return [self._copy_if_written(p) if g is not None and is_dense(p) else None for p, g in rows]
 
-    def _kept(self, p: Tensor) -> Tensor:
+    def _copy_if_written(self, p: Tensor) -> Tensor:
         return p.detach().to(wide(p.dtype), copy=self._writes)
 
     def _scale(self, state: State) -> Any:
@@ -135,7 +135,7 @@ class Recorder(Optimizer):
         """
         return norm_of_difference(before, after, overwrite=self._writes)
 
-    def _added(self, state: Any, inner: State, norm: Tensor, before: Before, new: Params) -> State:
+    def _add_norms(self, state: Any, inner: State, norm: Tensor, before: Before, new: Params) -> State:
         """Return the new state, with the norms of this step added to the sums."""
         pairs = [(p, q) for p, q in zip(before, *flatten_together(new), strict=True) if p is not None]
         moved = self.norm_of_difference([p for p, _ in pairs], [q for _, q in pairs])
@@ -193,7 +193,7 @@ class EvaluatingRecorder(Recorder, EvaluatingOptimizer):
 
         new, inner, value = self.optimizer.step(watched, state["optimizer"], params)
         ((norm, before),) = first
-        return new, self._added(state, inner, norm, before, new), value
+        return new, self._add_norms(state, inner, norm, before, new), value
 
 
 def recorded(opt: Optimizer) -> Recorder:

@@ -71,10 +71,10 @@ class ScheduleFree(OptimizerWrapper):
         ys = [y.to(z.dtype) for y, z in zip(columns[0], columns[2], strict=True)]
         start = [y.clone() for y in ys] if self.donated else ys  # a donated optimizer overwrites its params
         steps = inner.update([g.to(y.dtype) for g, y in zip(columns[1], ys, strict=True)], start)
-        rows = (self._moved(*row, share) for row in zip(ys, steps, columns[2], strict=True))
+        rows = (self._move(*row, share) for row in zip(ys, steps, columns[2], strict=True))
         return {"step": numbers["step"], "weight_sum": total, "max_lr": most}, rows
 
-    def _moved(self, y: Tensor, stepped: Tensor, z: Tensor, share: Any) -> tuple[Tensor, Tensor]:
+    def _move(self, y: Tensor, stepped: Tensor, z: Tensor, share: Any) -> tuple[Tensor, Tensor]:
         """Return the new y and z of a leaf."""
         part = plus(y, z, self.b1 - 1)  # β x
         z = z + (stepped - y)

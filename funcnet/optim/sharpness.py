@@ -91,7 +91,7 @@ class SAM(EvaluatingOptimizer):
             present = [i for i, g in enumerate(gs) if g is not None]
             if not all([is_dense(ps[i]) and ps[i].shape == gs[i].shape and ps[i].dtype is gs[i].dtype for i in present]):  # noqa: C419
                 raise LookupError
-            new = self._climbed([ps[i] for i in present], [gs[i] for i in present])
+            new = self._climb([ps[i] for i in present], [gs[i] for i in present])
         except Exception as error:
             raise explained(self, error, params, {"grads": grads}, False) from None
         after = dict(zip(present, new, strict=True))
@@ -106,7 +106,7 @@ class SAM(EvaluatingOptimizer):
         """
         return kernels.norm_of_all(slopes)
 
-    def _climbed(self, ps: list[Tensor], gs: list[Tensor]) -> list[Tensor]:
+    def _climb(self, ps: list[Tensor], gs: list[Tensor]) -> list[Tensor]:
         wide = [kernels.wide(p.dtype) for p in ps]
         slopes = [p.to(w) * g.to(w) if self.adaptive else g.to(w) for p, g, w in zip(ps, gs, wide, strict=True)]
         ways = [p.to(w) * s if self.adaptive else s for p, s, w in zip(ps, slopes, wide, strict=True)]

@@ -107,7 +107,7 @@ class SOAP(MomentOptimizer):
         m = kernels.lerp(m, g, 1 - now["beta1"])
         rotated = _rotate(g, left, right)
         v = kernels.lerp(v, rotated * rotated, 1 - now["beta2"])
-        u = _rotate(_rotate(m, left, right) / (v.sqrt() + self.eps), _transposed(left), _transposed(right))
+        u = _rotate(_rotate(m, left, right) / (v.sqrt() + self.eps), _transpose(left), _transpose(right))
         return shrink(p, now["lr"], now["weight_decay"]) - now["size"] * u, m, v, *self._refresh(g, *bases, now=now)
 
     def _refresh(self, g: Tensor, *bases: Tensor, now: Numbers) -> list[Tensor]:
@@ -125,7 +125,7 @@ def _rotate(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return x @ right if right.numel() else x
 
 
-def _transposed(basis: Tensor) -> Tensor:
+def _transpose(basis: Tensor) -> Tensor:
     return basis.mT if basis.numel() else basis
 
 

@@ -134,7 +134,7 @@ class OptimizerWrapper(Optimizer):
         try:
             columns = flattening.flatten_together(params, grads, *[state[name] for name in self.trees])
             places = [i for i, g in enumerate(columns[1]) if g is not None]
-            ready = self._checked([[column[i] for i in places] for column in columns], state["step"])
+            ready = self._check_columns([[column[i] for i in places] for column in columns], state["step"])
         except Exception as error:
             raise self._explained(error, grads, state, params) from None
         trees = (params, columns[0], grads, columns[1], places)
@@ -148,7 +148,7 @@ class OptimizerWrapper(Optimizer):
         counts = {name: self._number(state[name], one) for name, one in numbers.items()}
         return params, {**counts, **dict(zip(self.trees, own, strict=True)), "optimizer": inner.state}
 
-    def _checked(self, columns: Columns, step: Tensor) -> Columns:
+    def _check_columns(self, columns: Columns, step: Tensor) -> Columns:
         """Return the columns of leaves with a gradient, ready for a step; raise ``LookupError`` for misfits."""
         if self.donated and is_eager() and not is_writable(step):
             raise LookupError

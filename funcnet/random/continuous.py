@@ -16,7 +16,7 @@ from funcnet.random.keys import Key, bits, half_bits, shift_right
 DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 
 
-def _floating(dtype: torch.dtype | None) -> torch.dtype:
+def _require_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """Return the dtype, by default torch's default dtype, after checking that it is in ``DIGITS``."""
     dtype = torch.get_default_dtype() if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or dtype not in DIGITS:
@@ -69,7 +69,7 @@ def uniform(
     >>> bool((uniform(0, (1000,)) < 0.5).float().mean() > 0.4)
     True
     """
-    dtype = _floating(dtype)
+    dtype = _require_dtype(dtype)
     low, high = _require_bounds("uniform", low, high)
     u = _fractions(rng, shape, dtype, DIGITS[dtype])
     if (low, high) == (0, 1):
@@ -79,7 +79,7 @@ def uniform(
     return torch.where(x < high, x, low)  # rounding may give high
 
 
-def _open(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _open_fractions(rng: Key | int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Draw from 0 < u < 1, symmetric about ½: (i + ½) 2^-digits, with one digit less so that the ½ is exact."""
     digits = DIGITS[dtype] - 1
     return _fractions(rng, shape, dtype, digits) + 0.5 * 2.0**-digits
@@ -108,9 +108,9 @@ def normal(
     >>> normal(0, (2, 3)).shape
     torch.Size([2, 3])
     """
-    dtype = _floating(dtype)
+    dtype = _require_dtype(dtype)
     mean, std = _require_mean_and_std("normal", mean, std, 0.0)
-    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    u = _open_fractions(rng, shape, torch.promote_types(dtype, torch.float32))
     return (torch.erfinv(2 * u - 1) * (std * math.sqrt(2)) + mean).to(dtype)
 
 
@@ -148,13 +148,13 @@ def truncated_normal(
     >>> bool(truncated_normal(0, (1000,), low=0.0).min() >= 0)
     True
     """
-    dtype = _floating(dtype)
+    dtype = _require_dtype(dtype)
     low, high = _require_bounds("truncated_normal", low, high)
     mean, std = _require_mean_and_std("truncated_normal", mean, std, math.ulp(0.0))
     a, b = ((bound - mean) / std for bound in (low, high))
-    u = _open(rng, shape, torch.float64)
+    u = _open_fractions(rng, shape, torch.float64)
     if max(a, -b) > _TAIL:
-        z = -_in_tail(u, a, b) if a > 0 else _in_tail(u, -b, -a)
+        z = -_draw_tail(u, a, b) if a > 0 else _draw_tail(u, -b, -a)
     else:
         below, above = (math.erf(bound / math.sqrt(2)) for bound in (a, b))
         z = torch.erfinv(below + (above - below) * u) * math.sqrt(2)
@@ -164,7 +164,7 @@ def truncated_normal(
 _TAIL = 4.0  # beyond it erf is so close to 1 that 1 - erf loses digits
 
 
-def _in_tail(u: Tensor, a: float, b: float) -> Tensor:
+def _draw_tail(u: Tensor, a: float, b: float) -> Tensor:
     """Draw from a standard normal given -b ≤ z ≤ -a, 0 < a < b."""
     near, far = (math.erfc(bound / math.sqrt(2)) / 2 for bound in (a, b))
     if near < sys.float_info.min:
@@ -189,8 +189,8 @@ def gumbel(rng: Key | int, shape: tuple[int, ...] = (), dtype: torch.dtype | Non
     >>> gumbel(0, (2, 3)).shape
     torch.Size([2, 3])
     """
-    dtype = _floating(dtype)
-    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    dtype = _require_dtype(dtype)
+    u = _open_fractions(rng, shape, torch.promote_types(dtype, torch.float32))
     return (-torch.log(-torch.log(u))).to(dtype)
 
 
@@ -214,8 +214,8 @@ def exponential(rng: Key | int, shape: tuple[int, ...] = (), rate: float = 1.0, 
     >>> exponential(0, (2, 3)).shape
     torch.Size([2, 3])
     """
-    dtype = _floating(dtype)
+    dtype = _require_dtype(dtype)
     if not is_number(rate) or rate <= 0:
         raise value_error("exponential", "rate must be a finite number above 0", repr(rate))
-    u = _open(rng, shape, torch.promote_types(dtype, torch.float32))
+    u = _open_fractions(rng, shape, torch.promote_types(dtype, torch.float32))
     return (-torch.log(u) / float(rate)).to(dtype)

@@ -126,11 +126,11 @@ def categorical(rng: Key | int, logits: Tensor, shape: tuple[int, ...] = (), dim
     if not is_whole(dim) or not -logits.dim() <= dim < logits.dim() or logits.shape[dim] == 0:
         raise value_error("categorical", f"logits must have classes along the axis dim={dim!r}", logits)
     count_of(shape)
-    noisy = _noisy(rng, logits.movedim(dim, -1), shape)
+    noisy = _add_noise(rng, logits.movedim(dim, -1), shape)
     return torch.argmax(noisy, -1)
 
 
-def _noisy(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _add_noise(rng: Key | int, logits: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return logits plus Gumbel noise, with separate noise for each draw."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return wide + gumbel(rng, (*shape, *logits.shape), wide.dtype)
@@ -171,14 +171,14 @@ def choice(
     count = count_of(shape)
     if not replace and count > n:
         raise value_error("choice", f"without replacement there must be at most {n} draws", f"{count}")
-    index = _chosen(rng, int(n), shape, replace, p)
+    index = _choose(rng, int(n), shape, replace, p)
     return a[index] if isinstance(a, Tensor) else index
 
 
-def _chosen(rng: Key | int, n: int, shape: tuple[int, ...], replace: bool, p: Tensor | None) -> Tensor:
+def _choose(rng: Key | int, n: int, shape: tuple[int, ...], replace: bool, p: Tensor | None) -> Tensor:
     """Return the indices of the choices drawn."""
     if replace:
         return randint(rng, shape, 0, n) if p is None else categorical(rng, torch.log(p), shape)
     count = count_of(shape)
-    order = permutation(rng, n) if p is None else torch.argsort(_noisy(rng, torch.log(p), ()), descending=True, stable=True)
+    order = permutation(rng, n) if p is None else torch.argsort(_add_noise(rng, torch.log(p), ()), descending=True, stable=True)
     return order[:count].reshape(shape)

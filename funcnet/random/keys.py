@@ -17,7 +17,7 @@ Key = Tensor
 """A 0-d int64 tensor."""
 
 
-def _signed(word: int) -> int:
+def _to_int64(word: int) -> int:
     """Return the int64 equal to a whole number modulo 2⁶⁴; numbers in range are returned unchanged."""
     if -(1 << 63) <= word < 1 << 63:
         return word
@@ -25,10 +25,10 @@ def _signed(word: int) -> int:
 
 
 _HIGH, _LOW = 0x9E3779B9, 0x7F4A7C15
-_GAMMA = _signed(_HIGH << 32 | _LOW)
-_M1, _M2 = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB)
+_GAMMA = _to_int64(_HIGH << 32 | _LOW)
+_M1, _M2 = _to_int64(0xBF58476D1CE4E5B9), _to_int64(0x94D049BB133111EB)
 # The golden-ratio and π words separate the keys from split, the keys from fold_in, and the draws of a key.
-_SPLIT, _FOLD = _signed(0x243F6A8885A308D3), _signed(0x13198A2E03707344)
+_SPLIT, _FOLD = _to_int64(0x243F6A8885A308D3), _to_int64(0x13198A2E03707344)
 
 
 def shift_right(z: Tensor, bits: int) -> Tensor:
@@ -86,7 +86,7 @@ def key(seed: int) -> Key:
     """
     if not is_whole(seed):
         raise value_error("key", "the seed must be a whole number", seed)
-    return torch.tensor(_signed(int(seed)), dtype=torch.int64)
+    return torch.tensor(_to_int64(int(seed)), dtype=torch.int64)
 
 
 def as_key(rng: Key | int) -> Key:

@@ -48,7 +48,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     The file keeps the permissions of the file that it replaces; otherwise it has the default permissions. If ``path`` is a link,
     its target is replaced.
     """
-    path = _resolved(path)
+    path = _resolve(path)
     mode = _mode(who, path)
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
@@ -66,7 +66,7 @@ def written_whole(who: str, path: Path) -> Iterator[IO[bytes]]:
     sync_folder(path.parent)
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError:  # Python 3.12 and earlier raise it for circular links; later versions do not

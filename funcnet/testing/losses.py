@@ -93,11 +93,11 @@ def _try(name: str, rule: Rule, loss: Loss, y: Any, target: Any) -> None:
 
 def _with_reductions(loss: Loss) -> list[Loss]:
     """Return the loss with each reduction that it has."""
-    found = [one for name in ("mean", "sum", "batch", "none") if (one := _reduced(loss, name)) is not None]
+    found = [one for name in ("mean", "sum", "batch", "none") if (one := _with_reduction(loss, name)) is not None]
     return found if loss in found else [loss, *found]
 
 
-def _reduced(loss: Loss, reduction: str) -> Loss | None:
+def _with_reduction(loss: Loss, reduction: str) -> Loss | None:
     try:
         return loss.with_reduction(reduction)
     except (TypeError, ValueError):
@@ -129,13 +129,13 @@ def _check_agreement(loss: Any, y: Any, target: Any) -> None:
 
 def _check_reductions(loss: Any, y: Any, target: Any) -> None:
     """Require that each reduction of the terms, and of their gradients, is correct."""
-    if (of_terms := _reduced(loss, "none")) is None:
+    if (of_terms := _with_reduction(loss, "none")) is None:
         return
     terms, gy = of_terms.value_and_grad(y, target)
     count = _count(loss, terms, target)
     rows = terms.shape[0] if terms.dim() else 1
     for name, by in {"sum": 1, "batch": rows, "mean": count if loss.mean_of_terms else 0}.items():
-        if (one := _reduced(loss, name)) is not None and by:
+        if (one := _with_reduction(loss, name)) is not None and by:
             want = {"value": terms.sum() / by, "gy": tree.scale(gy, 1 / by)}
             rule = f'"{name}" must be the sum of the terms of "none" divided by {float(by):g}'
             _equal(loss, rule, dict(zip(("value", "gy"), one.value_and_grad(y, target), strict=True)), want, y)
@@ -179,7 +179,7 @@ def _check_split(loss: Any, y: Any, target: Any, cuts: list[int]) -> None:
 def _check_masks(loss: Any, y: Any, target: Any) -> None:
     """Require that a mask gives the value of the rows it keeps, and the gradient 0 for the others."""
     n = _row_count(y, target)
-    of_terms = _reduced(loss, "none")
+    of_terms = _with_reduction(loss, "none")
     if loss.reduction not in ("mean", "sum") or not loss.mean_of_terms or isinstance(loss, WeightedLoss):
         return
     if of_terms is None or of_terms(y, target).shape[:1] != (n,):

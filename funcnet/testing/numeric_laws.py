@@ -122,13 +122,13 @@ def _contiguous(leaf: Tensor) -> Tensor:
     return leaf.clone(memory_format=torch.contiguous_format)
 
 
-def _transposed(leaf: Tensor) -> Tensor:
+def _transpose(leaf: Tensor) -> Tensor:
     order = tuple(reversed(range(leaf.dim())))
     return leaf.permute(order).contiguous().permute(order)
 
 
 _LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "transposed": _transposed,
+    "transposed": _transpose,
     "strided": lambda leaf: torch.stack((leaf, (leaf + 1).to(leaf.dtype)), -1)[..., 0],
     "expanded": lambda leaf: leaf[:1].expand(leaf.shape) if leaf.dim() else leaf,
     "constant": lambda leaf: leaf.reshape(-1)[:1].reshape((1,) * leaf.dim()).expand(leaf.shape),

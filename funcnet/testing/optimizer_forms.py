@@ -54,14 +54,14 @@ def check_vmap(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like
     members = [arguments, (tree.map(lambda g: g * 0.5, arguments[0]), *arguments[1:])]
     batch = tree.map(lambda *xs: torch.stack(xs), *members)
     axes = tree.map(lambda _: 0, batch)
-    got = _tried("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[like], axes[1]))(*batch), fail)
+    got = _try("update must run under vmap", lambda: torch.func.vmap(opt.update, axes, (axes[like], axes[1]))(*batch), fail)
     for i, member in enumerate(members):
         _compare("vmap must agree with a loop over members", tree.map(lambda x, i=i: x[i], got), opt.update(*member), fail)
 
 
 def check_meta(opt: Any, arguments: tuple[Tree, State, Params], fail: Fail, like: int = PARAMS) -> None:
     """Require the shapes and dtypes of params, or of gradients, and state on the meta device."""
-    got = _tried("update must run on the meta device", lambda: opt.update(*tree.to(arguments, "meta")), fail)
+    got = _try("update must run on the meta device", lambda: opt.update(*tree.to(arguments, "meta")), fail)
     want = tree.to((arguments[like], arguments[1]), "meta")
     if tree.map(describe, got) != tree.map(describe, want):
         fail(f"on the meta device update must give the shapes and dtypes of {NAMES[like]} and state", "others")
@@ -79,7 +79,7 @@ def check_compiled(opt: Any, steps: list[Tree], state: State, params: Params, fa
                 last = [one[0] if like == PARAMS else params for one in (want, got)]
                 want = opt.update(g, want[1], last[0])
                 run = lambda g=g, got=got, p=last[1]: compiled(g, got[1], p)
-                got = _tried("update must compile as one graph, which serves all steps", run, fail)
+                got = _try("update must compile as one graph, which serves all steps", run, fail)
     finally:
         torch.compiler.reset()
     _compare("compiled code must agree with eager code", got, want, fail)
@@ -176,7 +176,7 @@ def _at(values: Tree, path: str) -> Any:
     return tree.names(values)[path]
 
 
-def _tried(rule: str, run: Callable[[], Any], fail: Fail) -> Any:
+def _try(rule: str, run: Callable[[], Any], fail: Fail) -> Any:
     try:
         return run()
     except Exception as error:

@@ -81,7 +81,7 @@ def _noise(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
     """
     want, found = results(exact), moves(results, exact, unit)
     for trial in range(_TRIALS // 4):
-        steps = [results(_moved(exact, side * unit**0.5, trial)) for side in (1, -1)]
+        steps = [results(_perturb(exact, side * unit**0.5, trial)) for side in (1, -1)]
         for path, leaf in want.items():
             bent = (steps[0][path].double() - 2 * leaf.double() + steps[1][path].double()).abs().nan_to_num(torch.inf)
             found[path] = torch.maximum(found[path], bent)
@@ -92,13 +92,13 @@ def moves(results: Results, exact: Tree, unit: float) -> dict[str, Tensor]:
     """Return the largest change of each element of the results when each argument changes by up to a unit: m(unit)."""
     want, found = results(exact), dict[str, Tensor]()
     for trial in range(_TRIALS):
-        for path, leaf in results(_moved(exact, unit, trial)).items():
+        for path, leaf in results(_perturb(exact, unit, trial)).items():
             moved = (leaf.double() - want[path].double()).abs().nan_to_num(torch.inf)
             found[path] = torch.maximum(found.get(path, moved), moved)
     return found
 
 
-def _moved(exact: Tree, share: float, seed: int) -> Tree:
+def _perturb(exact: Tree, share: float, seed: int) -> Tree:
     """Multiply each floating element by a number from 1 - ``share`` to 1 + ``share``."""
     leaves = [
         leaf * (1 + share * random.uniform(random.fold_in(seed, i), tuple(leaf.shape), -1.0, 1.0, leaf.dtype))

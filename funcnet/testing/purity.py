@@ -47,16 +47,16 @@ def _require_untouched(layer: Layer, held: list["Snapshot"], chance: Tensor) -> 
 
 def _check_clones(layer: Layer, arguments: tuple[Any, ...], cache: Any, want: Tree) -> None:
     """Require that clones of the arguments give the same bits: a layer must not distinguish tensors by identity."""
-    check_same_bits(layer, "equal arguments must give equal bits, clones too", everything(layer, *_cloned(arguments)), want)
+    check_same_bits(layer, "equal arguments must give equal bits, clones too", everything(layer, *_clone_all(arguments)), want)
     p, _, gy, _ = arguments
     for rule, parts in {
-        "a clone of the cache must give the same bits": (p, _cloned(cache), gy),
-        "clones of params and gy must give the same bits": (_cloned(p), cache, _cloned(gy)),
+        "a clone of the cache must give the same bits": (p, _clone_all(cache), gy),
+        "clones of params and gy must give the same bits": (_clone_all(p), cache, _clone_all(gy)),
     }.items():
         check_same_bits(layer, rule, backward(layer, *parts), want)
 
 
-def _cloned(values: Tree) -> Tree:
+def _clone_all(values: Tree) -> Tree:
     return tree.map(lambda leaf: _clone(leaf) if isinstance(leaf, Tensor) else leaf, values)
 
 

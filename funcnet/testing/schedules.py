@@ -40,7 +40,7 @@ def check_schedule(schedule: Callable[[Any], Any], steps: int = 200, *, compiled
         raise value_error("check_schedule", "schedule must be a function of the step", schedule)
     require_whole("check_schedule", "steps", 1, steps, at_most=MANY)
     chance = torch.random.get_rng_state()
-    rates = [_tried(schedule, f"step {step} must have a rate", schedule, step) for step in range(steps)]
+    rates = [_try(schedule, f"step {step} must have a rate", schedule, step) for step in range(steps)]
     used = not torch.equal(chance, torch.random.get_rng_state())
     _require(not used, schedule, "a schedule must not use torch's global generator", "but it draws from it")
     for step, rate in enumerate(rates):
@@ -62,7 +62,7 @@ def _require(condition: bool, schedule: Any, rule: str, got: str) -> None:
         raise AssertionError(f"{rule}, {got}: {schedule!r}")
 
 
-def _tried(schedule: Any, rule: str, run: Callable[..., Any], *arguments: Any) -> Any:
+def _try(schedule: Any, rule: str, run: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of a function; an error breaks the rule."""
     try:
         return run(*arguments)
@@ -92,7 +92,7 @@ def _check_tensors(schedule: Any, rates: list[float]) -> None:
     for dtype in (torch.int64, torch.int32):
         for step, rate in enumerate(rates):
             now = torch.tensor(step, dtype=dtype)
-            found = _tried(schedule, "a 0-d tensor must give a 0-d float64 tensor", schedule, now)
+            found = _try(schedule, "a 0-d tensor must give a 0-d float64 tensor", schedule, now)
             _check_scalar(schedule, "a 0-d tensor must give a 0-d float64 tensor", found)
             got = f"but step {step} gives {rate!r} and {found.item()!r}"
             _require(_same(found.item(), rate), schedule, "a tensor must give the same number as its int", got)
@@ -105,7 +105,7 @@ def _check_numpy(schedule: Any, rates: list[float]) -> None:
     import numpy as np  # optional, as for torch
 
     for step, rate in enumerate(rates):
-        found = _tried(schedule, "a numpy number must give the same float as its int", schedule, np.int64(step))
+        found = _try(schedule, "a numpy number must give the same float as its int", schedule, np.int64(step))
         right = isinstance(found, float) and _same(found, rate)
         got = f"but step {step} gives {rate!r} and {describe(found)}"
         _require(right, schedule, "a numpy number must give the same float as its int", got)
@@ -113,7 +113,7 @@ def _check_numpy(schedule: Any, rates: list[float]) -> None:
 
 def _check_vmap(schedule: Any, rates: list[float]) -> None:
     mapped: Callable[[Tensor], Tensor] = torch.func.vmap(schedule)
-    found = _tried(schedule, "vmap must agree with a loop", mapped, torch.arange(len(rates)))
+    found = _try(schedule, "vmap must agree with a loop", mapped, torch.arange(len(rates)))
     _require(found.dtype is torch.float64, schedule, "vmap must give float64", f"got {describe(found)}")
     for step, (rate, one) in enumerate(zip(rates, found.tolist(), strict=True)):
         got = f"but step {step} gives {one!r} instead of {rate!r}"
@@ -122,7 +122,7 @@ def _check_vmap(schedule: Any, rates: list[float]) -> None:
 
 def _check_meta(schedule: Any) -> None:
     rule = "a 0-d tensor on the meta device must give a 0-d float64 tensor there"
-    found = _tried(schedule, rule, schedule, torch.zeros((), dtype=torch.int64, device="meta"))
+    found = _try(schedule, rule, schedule, torch.zeros((), dtype=torch.int64, device="meta"))
     _check_scalar(schedule, rule, found)
     _require(found.is_meta, schedule, rule, f"got one on {found.device}")
 
@@ -144,7 +144,7 @@ def _check_compiled(schedule: Any, rates: list[float]) -> None:
         traced: Callable[[Tensor], Any] = torch.compile(schedule, fullgraph=True, backend="aot_eager")
         with torch._dynamo.config.patch(error_on_recompile=True):
             rule = "a schedule must compile as one graph, which serves all steps"
-            found = [_tried(schedule, rule, traced, torch.tensor(step)) for step in range(len(rates))]
+            found = [_try(schedule, rule, traced, torch.tensor(step)) for step in range(len(rates))]
     finally:
         torch.compiler.reset()
     for step, (rate, one) in enumerate(zip(rates, found, strict=True)):

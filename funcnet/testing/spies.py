@@ -103,13 +103,13 @@ class Spy(Layer):
         return self.spied(params, x, self._inner_key(rng))
 
     def vjp(self, params: Params, cache: Cache, gy: Any) -> tuple[Grads, Any]:
-        return self.spied.vjp(params, self._untagged(cache), gy)
+        return self.spied.vjp(params, self._untag(cache), gy)
 
     def grads(self, params: Params, cache: Cache, gy: Any) -> Grads:
-        return self.spied.grads(params, self._untagged(cache), gy)
+        return self.spied.grads(params, self._untag(cache), gy)
 
     def input_grad(self, params: Params, cache: Cache, gy: Any) -> Any:
-        return self.spied.input_grad(params, self._untagged(cache), gy)
+        return self.spied.input_grad(params, self._untag(cache), gy)
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         moved = tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, params)
@@ -151,7 +151,7 @@ class Spy(Layer):
     def _tag(self) -> str:
         return cache_tag(self.spy_name)
 
-    def _untagged(self, cache: Cache) -> Cache:
+    def _untag(self, cache: Cache) -> Cache:
         return cache[self._tag]
 
     def __eq__(self, other: object) -> bool:
@@ -239,16 +239,16 @@ def _one_spy_for_each_object(layer: Combinator, log: Log, claims: Mapping[str, C
 
 
 def _with_spies_in_fields(value: Any, spies: Iterator[Layer]) -> Any:
-    changes = {one.name.lstrip("_"): _spied(getattr(value, one.name), spies) for one in _fields(value) if one.init}
+    changes = {one.name.lstrip("_"): _put_spies(getattr(value, one.name), spies) for one in _fields(value) if one.init}
     return value.replace(**changes)
 
 
-def _spied(value: Any, spies: Iterator[Layer]) -> Any:
+def _put_spies(value: Any, spies: Iterator[Layer]) -> Any:
     """Replace the layers in a field; they come in the order of ``layers_in_fields``."""
     if isinstance(value, Layer):
         return next(spies)
     if isinstance(value, (tuple, frozenset)):
-        return type(value)([_spied(part, spies) for part in value])
+        return type(value)([_put_spies(part, spies) for part in value])
     return _with_spies_in_fields(value, spies) if isinstance(value, Value) and [*_layers_within(value)] else value
 
 

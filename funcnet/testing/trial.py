@@ -195,7 +195,7 @@ class Trial:
         for call in calls:
             after = tree.names(call.result)
             for path, leaf in tree.names(call.params).items():
-                for place in [_joined(name, path) for name in self._names(call)]:
+                for place in [_join(name, path) for name in self._names(call)]:
                     if want.get(place) is leaf:
                         want[place], returned[place] = after[path], call.name
         got = tree.names(moved)
@@ -249,7 +249,7 @@ def _is_under(path: str, name: str) -> bool:
     return not name or path == name or path.startswith(f"{name}.")
 
 
-def _joined(name: str, path: str) -> str:
+def _join(name: str, path: str) -> str:
     return ".".join(filter(None, (name, path)))
 
 

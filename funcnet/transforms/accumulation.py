@@ -46,13 +46,13 @@ class Accumulated(Value):
         keys = keys_of(rng, len(parts))
         if self.step.loss.part_count > 1 or self.step.net.surrogate:  # gradient clipping must see the whole batch's gradients
             return self._by_part(params, parts, keys, scale)
-        total, value, grads, cache = self._weighed(params, *parts[0], keys[0], scale)
+        total, value, grads, cache = self._weigh(params, *parts[0], keys[0], scale)
         for (x_i, target_i), key in zip(parts[1:], keys[1:], strict=True):
             del cache  # only one micro-batch's cache is in memory
-            w, v, g, cache = self._weighed(params, x_i, target_i, key, scale)
+            w, v, g, cache = self._weigh(params, x_i, target_i, key, scale)
             total, value, grads = total + w, value + v, tree.add(grads, g)
-        share = 1.0 if self.step.loss.reduction == "sum" else _or_one(total)
-        return value / share, _divided(grads, share, params), cache
+        share = 1.0 if self.step.loss.reduction == "sum" else _nonzero(total)
+        return value / share, _divide(grads, share, params), cache
 
     def update_stats(self, params: Params, cache: Cache) -> Params:
         """Return params with the batch statistics of the last micro-batch folded into the running ones."""
@@ -67,22 +67,22 @@ class Accumulated(Value):
             cache = None  # only one micro-batch's cache is in memory
             y, cache = net.apply(params, x, key)
             values, gy = loss.parts_and_grad(y, target, shares if scale is None else tuple([s * scale.float() for s in shares]))
-            value = loss.value_of_parts([_times(v, share) for v, share in zip(values, shares, strict=True)])
+            value = loss.value_of_parts([_scale_by(v, share) for v, share in zip(values, shares, strict=True)])
             del y
             found.append((value, tree.map(in_single, net.grads(params, cache, gy))))
             del gy
         total, grads = found[0]
         for value, g in found[1:]:
             total, grads = total + value, tree.add(grads, g)
-        return total, _divided(grads, 1.0, params), cache
+        return total, _divide(grads, 1.0, params), cache
 
-    def _weighed(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Any, Tensor, Params, Cache]:
+    def _weigh(self, params: Params, x: Any, target: Any, rng: Any, scale: Tensor | None) -> tuple[Any, Tensor, Params, Cache]:
         """Return the weight of a micro-batch, and its value and gradient times the weight; 0 for weight 0."""
         value, grads, cache = self.step.scaled(params, x, target, rng, scale)
         if self.step.loss.reduction == "sum":
             return 1, value, tree.map(in_single, grads), cache
         w = self.step.loss.weight_of(target) if tree.leaves(target) else rows_of(x)
-        return w, _times(value, w), tree.map(lambda g: _times(g, w), grads), cache
+        return w, _scale_by(value, w), tree.map(lambda g: _scale_by(g, w), grads), cache
 
     def micro_batches(self, x: Any, target: Any, *, exactly: bool = False) -> list[tuple[Any, Any]]:
         """Divide x and target along their first axes.
@@ -134,21 +134,21 @@ def _shares(loss: Loss, micro_batches: list[tuple[Any, Any]]) -> list[tuple[Any,
     columns = [
         [1.0 if part.reduction == "sum" else part.weight_of(target) for _, target in micro_batches] for part in loss.part_list()
     ]
-    totals = [1.0 if part.reduction == "sum" else _or_one(sum(ws)) for part, ws in zip(loss.part_list(), columns, strict=True)]
+    totals = [1.0 if part.reduction == "sum" else _nonzero(sum(ws)) for part, ws in zip(loss.part_list(), columns, strict=True)]
     return [tuple([w / total for w, total in zip(row, totals, strict=True)]) for row in zip(*columns, strict=True)]
 
 
-def _or_one(total: Any) -> Any:
+def _nonzero(total: Any) -> Any:
     """Return a total weight to divide by, 1 if it is 0: the value is 0 then."""
     return torch.where(total == 0, 1, total) if isinstance(total, Tensor) else total or 1
 
 
-def _times(one: Tensor, w: float | Tensor) -> Tensor:
+def _scale_by(one: Tensor, w: float | Tensor) -> Tensor:
     """Return a number or a gradient times a weight; with weight 0 it is 0, even if it is NaN because there are no rows."""
     return torch.where(torch.as_tensor(w, device=one.device) == 0, 0.0, in_single(one) * w)
 
 
-def _divided(grads: Params, share: Any, params: Params) -> Params:
+def _divide(grads: Params, share: Any, params: Params) -> Params:
     """Divide the gradients that are present, in the dtypes of params."""
     pairs = zip(*flatten_together(grads, params), strict=True)
     made: Params = unflatten(grads, iter([None if g is None else rounded(g / share, p) for g, p in pairs]))

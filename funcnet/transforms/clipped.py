@@ -1,7 +1,7 @@
 """The mean of gradients that are clipped row by row, for differentially private training.
 
-The gradients of rows are not stored: first their norms are computed, then their sum with one more backward pass, whose gy is
-multiplied by wᵢ / B in row i.
+The gradients of rows are not stored. A first pass computes their norms. One more backward pass, with row i of gy multiplied by wᵢ
+/ B, computes their weighted sum.
 """
 
 from typing import Any

@@ -84,7 +84,7 @@ def squares_of(factors: Factors) -> Tensor:
         return torch.cat(grads, 1).square().sum(1)
     if type(layer) is Embedding:
         return kernels.table_squares(*_rows(*factors), layer.num_embeddings, layer.padding_row)
-    if _has_convolution(*factors, for_norms=True):
+    if _uses_convolution(*factors, for_norms=True):
         squares = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in _convolution_grads(*factors)]).square()
         return squares + kernels.bias_squares(_bias_grads(layer, gy)) if layer.bias else squares
     count = _count(*factors)
@@ -93,7 +93,7 @@ def squares_of(factors: Factors) -> Tensor:
     return torch.cat(parts).view(len(gy), -1).sum(1)
 
 
-def _has_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = False) -> bool:
+def _uses_convolution(layer: Any, x: Tensor, gy: Tensor, *, for_norms: bool = False) -> bool:
     """Return whether the weight gradients of a convolution are computed as another convolution, because that is faster."""
     if type(layer) is Linear or prod(x.shape[1 : x.dim() - layer.axes - 1]) != 1:
         return False
@@ -122,8 +122,8 @@ def _count(layer: Any, x: Tensor, gy: Tensor) -> int:
 def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
     """Return the gradients of a weight, one group after the other."""
     n, count = len(gy), _count(layer, x, gy)
-    if _has_convolution(layer, x, gy):
-        return _joined(n, _convolution_grads(layer, x, gy))
+    if _uses_convolution(layer, x, gy):
+        return _join(n, _convolution_grads(layer, x, gy))
     if count >= n:
         return kernels.weight_grads(*_rows(layer, x, gy))
     groups, (channels, *sizes) = layer.groups, layer.param_shapes()["weight"]
@@ -133,7 +133,7 @@ def _weight_grads(layer: Any, x: Tensor, gy: Tensor) -> Tensor:
     return out
 
 
-def _joined(n: int, parts: Iterator[Tensor]) -> Tensor:
+def _join(n: int, parts: Iterator[Tensor]) -> Tensor:
     """Copy gradients into one tensor as they come, each part from the processor's cache."""
     out, end = torch.empty(0), 0
     for part in parts:

@@ -170,7 +170,7 @@ def per_example_norms(net: Layer, loss: Loss) -> PerExample:
     time. The gradients of other layers are formed for one layer at a time.
 
     The norms of wide Linears take a third to a seventh of the time of ``per_example_grads`` and their norms. In small nets and in
-    convolutions they take about as long: most of the time is spent in the forward pass, or in the products that are the
+    convolutions they take about as long: most of the time is spent in the forward pass, or in the products that compute the
     gradients.
 
     Args:

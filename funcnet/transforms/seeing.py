@@ -56,7 +56,7 @@ def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[s
     {'': (4, 3), '0': (4, 3), '1': (4, 3)}
     """
     found: list[_Recorder] = []
-    _recording(require_layer("intermediates", net), "", found, transform_level()).apply(params, x, rng)
+    _with_recorders(require_layer("intermediates", net), "", found, transform_level()).apply(params, x, rng)
     outputs: dict[str, Any] = {}
     for one in reversed(found):  # the outermost comes last in the list
         if one.outputs:
@@ -64,11 +64,11 @@ def intermediates(net: Layer, params: Params, x: Any, rng: Rng = None) -> dict[s
     return outputs
 
 
-def _recording(layer: Layer, path: str, found: list[_Recorder], level: int) -> _Recorder:
+def _with_recorders(layer: Layer, path: str, found: list[_Recorder], level: int) -> _Recorder:
     """Return a net whose layers record their outputs, and append these layers to ``found``, the last one first."""
     children = children_of(layer)
     inside = {
-        name: _recording(child, ".".join(filter(None, (path, name))), found, level)
+        name: _with_recorders(child, ".".join(filter(None, (path, name))), found, level)
         for name, child in reversed([*children.items()])
     }
     layer = with_stand_ins(layer, {name: inside[name] for name in children})

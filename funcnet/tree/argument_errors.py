@@ -25,14 +25,14 @@ def explain_tensor_errors(trees: int = 1, other: str = "") -> Callable[[Callable
             except Exception as error:
                 if explains(error) or not isinstance(error, (TypeError, AttributeError, RuntimeError, ValueError, OverflowError)):
                     raise
-                raise _explained(function.__name__, (*arguments, *named.values()), trees, other) from error
+                raise _explain(function.__name__, (*arguments, *named.values()), trees, other) from error
 
         return checked
 
     return decorate
 
 
-def _explained(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> ValueError:
+def _explain(who: str, arguments: tuple[Any, ...], trees: int, other: str) -> ValueError:
     for one in arguments[:trees]:
         for path, leaf in named_leaves("", one):
             if leaf is not None and not isinstance(leaf, Tensor):

@@ -124,10 +124,10 @@ def allclose(a: Tree, b: Tree, rtol: float = 1e-5, atol: float = 1e-8, equal_nan
         raise value_error("allclose", "equal_nan must be True or False", repr(equal_nan))
     if any(True for _ in differences("", a, b)):
         return False
-    return all(_close(x, y, float(rtol), float(atol), equal_nan) for x, y in zip(*flatten_together(a, b), strict=True))
+    return all(_are_close(x, y, float(rtol), float(atol), equal_nan) for x, y in zip(*flatten_together(a, b), strict=True))
 
 
-def _close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
+def _are_close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         return type(x) is type(y) and bool(x == y)
     common = torch.promote_types(x.dtype, y.dtype)

@@ -6,7 +6,7 @@ import funcnet as fn
 from cases.making import case, normal
 
 THREE, FOUR = fn.padding_mask(torch.tensor([3, 1]), 3), fn.padding_mask(torch.tensor([2, 4]), 4)
-RMS = fn.RMSNorm(4)  # a LayerNorm of four numbers loses so many digits that float32 needs many trials, for a minute
+RMS = fn.RMSNorm(4)  # a LayerNorm over four numbers loses many digits: in float32 law 1 would need a minute of trials
 
 CASES = {
     "mlp": case(fn.mlp([3, 4, 2], fn.Tanh(), dropout=0.2, output_activation=fn.Sigmoid()), normal(4, 3)),

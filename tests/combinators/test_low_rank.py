@@ -160,7 +160,7 @@ def test_adapters_that_do_not_fit_are_refused():
     with pytest.raises(LookupError, match=r"nothing at '0\.weight'"):
         fn.add_lora(fn.serial(fn.Linear(3, 4)), ({},), 1, 0)
     for call in (lambda: fn.add_lora(torch.tanh, {}, 1, 0), lambda: fn.merge_lora(torch.tanh, {})):
-        with pytest.raises(ValueError, match="must be a layer"):
+        with pytest.raises(ValueError, match="a layer is required"):
             call()
     with pytest.raises(ValueError, match="lora: params must be a dict with the keys layer, lora_A, lora_B"):
         fn.merge_lora(LAYER, fn.Linear(3, 4).init(0))

@@ -12,7 +12,7 @@ from funcnet.contract import Layer
 from funcnet.stand_ins import StandIn, stand_in_for
 
 AS_ONE = fn.ensemble(fn.Tanh(), 1), fn.MultiHeadAttention(2, 1), fn.MaskedConv(fn.Conv1d(1, 1, 1), "A")
-"""Kinds of layers that run their children for all members at once, or as part of their own formula."""
+"""Kinds of layers that run their children for all members at once, or as part of their formula."""
 
 
 class Spy(StandIn):

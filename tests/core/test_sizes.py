@@ -380,6 +380,13 @@ def test_a_custom_layer_declares_where_its_sizes_come_from():
     assert net == fn.serial(Gain(5), fn.Tanh(), Gain(5, noisy=True), fn.Linear(5, 2))
 
 
+def test_an_error_in_a_custom_layer_names_the_size():
+    """``inferred_sizes`` also says which x its ``apply`` accepts, unless the class has its own ``complaint``."""
+    rule = r"Gain\(features=5\): the last axis of x must be features=5, got x of shape \(4, 6\)"
+    with pytest.raises(ValueError, match=rule):
+        Gain(5).apply(Gain(5).init(0), torch.zeros(4, 6))
+
+
 def test_a_layer_made_of_functions_goes_through():
     """A layer made of functions has no sizes to infer."""
     double = fn.layer(apply=lambda params, x: (torch.cat((x, x), -1), ()), vjp=lambda params, cache, gy: (params, gy))

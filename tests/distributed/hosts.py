@@ -112,7 +112,7 @@ class Hosts:
     def __exit__(self, *error: object) -> None:
         self._left.close()  # closes the controls too, which ends the hosts
         for process in self.processes:
-            process.wait(10)
+            process.wait(60)
 
     def wait(self, seconds: float) -> list[int]:
         """Wait until both commands have ended, and return their exit codes; raise ``TimeoutExpired`` after the given seconds."""

@@ -64,14 +64,16 @@ def outcomes(size: int, f: Callable[..., Any], *args: Any, timeout: float = 30.0
         for one in started:
             one.start()
         missing, end = {*range(size)} - {*lost}, time.monotonic() + timeout + GUARD
+        gone: list[int] = []
         while missing and time.monotonic() < end:
             try:
                 rank, value, told = results.get(timeout=0.2)
             except queue.Empty:
-                gone = [rank for rank in missing if not started[rank].is_alive() and started[rank].exitcode]
-                if gone:
+                if gone:  # also a wait ago, so nothing of theirs is still on the way
                     raise WorkerError(f"worker {gone[0]} ended with code {started[gone[0]].exitcode}") from None
+                gone = [rank for rank in missing if not started[rank].is_alive() and started[rank].exitcode]
                 continue
+            gone = [one for one in gone if one != rank]
             if told is not None:
                 value.__notes__ = [*getattr(value, "__notes__", []), told]
             found[rank] = value

@@ -35,7 +35,7 @@ def digests_of(output):
     return {int(step): found for step, found in re.findall(r"^step (\d+) (\w{64})$", output.read_text(), re.MULTILINE)}
 
 
-def wait_for(hosts, outputs, done, seconds=240.0):
+def wait_for(hosts, outputs, done, seconds=600.0):
     """Wait until ``done`` is true for the output of every host."""
     end = time.monotonic() + seconds
     while not all(done(output) for output in outputs):
@@ -55,7 +55,7 @@ def cut_off(tmp_path_factory):
     with Hosts(commands, outputs, environment()) as hosts:
         wait_for(hosts, outputs, lambda output: len(digests_of(output)) >= 8)
         hosts.link.cut()
-        codes = hosts.wait(120)
+        codes = hosts.wait(300)
     return outputs, codes, hosts.link, fn.Checkpoints(folder / "checkpoints")
 
 
@@ -98,7 +98,7 @@ def test_two_hosts_go_on_when_the_link_is_mended(tmp_path):
         hosts.link.cut()
         wait_for(hosts, outputs[:1], lambda output: "WorkerError" in output.read_text())
         hosts.link.mend()
-        assert hosts.wait(120) == [0, 0]
+        assert hosts.wait(300) == [0, 0]
     expected = dict(enumerate(run(2, small_training.digests, 40)[0], start=1))
     for output in outputs:
         assert digests_of(output) == expected

@@ -26,8 +26,8 @@ def test_the_page_holds_every_section(tmp_path, capsys):
     assert found["keys"] == []
     assert [row["label"] for row in found["steps"][0]["rows"]] == ["funcnet eager, float32"]
     assert "torch.nn eager, fused, float32 is left out: no time was left" in text
-    assert "All draws have the bits of main memory" in text
-    assert "time was over after 0 of 1 cases" in text
+    assert "All draws have the same bits as in main memory" in text
+    assert "the time was up after 0 of 1 cases" in text
 
 
 def failing(*_):

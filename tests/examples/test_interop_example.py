@@ -10,7 +10,7 @@ from examples.torchvision_models.__main__ import page
 
 
 def test_the_example_compares_and_exports(tmp_path, capsys):
-    """float64 agrees within 1e-10, float32 within 1e-5, losses, names and gradients agree, and so does the ONNX file."""
+    """float64 agrees within 1e-10, float32 within 1e-5, and losses, names, gradients and the ONNX file agree."""
     interop.main(["--steps", "2", "--batch", "4", "--width", "4", "--size", "16", "--out", str(tmp_path)])
     out = capsys.readouterr().out
     doubles, singles = (

@@ -13,7 +13,7 @@ SIZES = (24, 50, 8)
 
 @pytest.mark.parametrize("dtype", vocabulary.DTYPES)
 def test_all_contenders_give_the_same(dtype: str):
-    """Values and gradients agree, and so does funcnet's value without gradients."""
+    """Values and gradients agree, and funcnet's value without gradients too."""
     given = vocabulary.drawn(dtype, *SIZES)
     found = {name: vocabulary.contender(name, *given)() for name in (*vocabulary.OURS, *vocabulary.THEIRS)}
     want = found[vocabulary.OURS[0]]

@@ -271,7 +271,7 @@ def test_arrays_that_are_no_tensors_are_refused(name):
 
 
 def test_data_without_rows_or_values_are_refused():
-    """Empty data are refused by name, and so are meta tensors, for which a loss has no value."""
+    """The error names empty data, and meta tensors, for which a loss has no value."""
     params = NET.init(0)
     with pytest.raises(ValueError, match="predict: x must have at least 1 row, got 0"):
         fn.predict(NET, params, X[:0])

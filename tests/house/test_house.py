@@ -44,7 +44,7 @@ FLOORS = {
     3: ["blocks", "combinators"],
     2: ["layers", "losses", "optim", "metrics", "testing"],
     1: [
-        *["contract", "traits", "plans", "naming", "probes", "combinator", "wrapper", "stand_ins", "walking", "sizes", "outline"],
+        *["contract", "plans", "naming", "probes", "combinator", "wrapper", "stand_ins", "walking", "sizes", "outline"],
         *["initializers", "kernels"],
     ],
     0: [
@@ -63,7 +63,7 @@ FLOORS = {
             "markup",
             "charts",
         ],
-        *["arguments", "checks", "explanations", "guards", "lazy_imports", "signatures", "value"],
+        *["arguments", "checks", "explanations", "guards", "lazy_imports", "signatures", "traits", "value"],
     ],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}

@@ -221,3 +221,18 @@ def test_the_page_of_kernels_has_every_choice():
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
     found = {name: row[1].strip(" |").split(", ") for row in table for name in _choices_in(row[0])}
     assert found == {name: [*one.options] for name, one in fn.kernels.CHOICES.items()}
+
+
+CITED = re.compile(r"(\w[\w-]*(?:(?:, [\w-]+)* & [\w-]+| et al\.)?) ((?:19|20)\d\d)\b")
+"""Authors and year, of which "van den" is no part."""
+
+
+def test_the_page_of_papers_has_every_paper_that_is_cited_without_its_title():
+    """A citation that fails here needs a row in docs/papers.md, or its title in quotes."""
+    listed = {citation for row in rows(PAGES["papers"]) for citation in CITED.findall(row[0])}
+    cited = set()
+    for path in (ROOT / "funcnet").rglob("*.py"):
+        for section in re.findall(r"References:\n((?: {8,}.*\n)+)", path.read_text()):
+            cited |= set() if '"' in section else set(CITED.findall(" ".join(section.split())))
+    assert len(cited) > 60
+    assert sorted(cited - listed) == []

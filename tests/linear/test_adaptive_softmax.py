@@ -29,7 +29,7 @@ def pair(cutoffs, div_value, head_bias, seed=0):
     seed=st.integers(0, 999),
 )
 def test_it_is_torchs(cutoffs, div_value, head_bias, rows, seed):
-    """Output, loss and all gradients agree for labels of all clusters or of some, and so do log-probabilities and prediction."""
+    """Output, loss, gradients, log-probabilities and predictions agree, for labels of all clusters or of some."""
     layer, params, module = pair(cutoffs, div_value, head_bias, seed)
     h = random.normal(seed, (*rows, 16), dtype=F64).requires_grad_()
     t = random.randint(seed, rows, 0, 30)

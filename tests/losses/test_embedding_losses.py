@@ -146,7 +146,7 @@ def test_equal_examples_have_no_slope():
 
 @pytest.mark.parametrize("loss", [fn.CosineEmbedding(-0.5), fn.InfoNCE(), fn.InfoNCE(symmetric=True)], ids=str)
 def test_zero_vectors_have_finite_gradients(loss):
-    """Their cosines are 0, and so is their part in the gradients of others."""
+    """Their cosines and their part in the gradients of others are 0."""
     u = torch.stack([torch.zeros(3), torch.ones(3)])
     target = torch.tensor([1, -1]) if isinstance(loss, fn.CosineEmbedding) else None
     value, (gu, gv) = loss.value_and_grad((u, u.flip(0)), target)

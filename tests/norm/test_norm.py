@@ -184,7 +184,7 @@ ROWS = [(fn.LayerNorm(8), nn.LayerNorm), (fn.RMSNorm(8), nn.RMSNorm)]
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
 def test_rows_of_half_precision_are_torchs(layer, twin, dtype, scale):
-    """Sums of squares are in single precision, and so is the default ε of RMSNorm."""
+    """Sums of squares and the default ε of RMSNorm are in single precision."""
     got, want = halves(layer, varied(twin(8), 1).to(dtype), (draw((4, 8)) * scale).to(dtype))
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.02 * float(want[1].abs().max()))
 

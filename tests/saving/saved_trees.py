@@ -26,9 +26,12 @@ def in_a_fork(function: Callable[..., object], *args: object) -> object:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, from Python 3.12 on
         child = context.Process(target=lambda: sender.send(function(*args)))
         child.start()
-    child.join(60)
+    sender.close()  # if the child dies, ``recv`` raises an error instead of waiting
+    assert receiver.poll(600)
+    found = receiver.recv()
+    child.join(600)
     assert child.exitcode == 0
-    return receiver.recv()
+    return found
 
 
 class Point(NamedTuple):

@@ -60,7 +60,7 @@ def test_what_has_no_jacobian_is_refused():
         fn.jacobian(fn.Dropout(), {}, torch.ones(3))
     with pytest.raises(ValueError, match="x must be a floating tensor"):
         fn.jacobian(fn.Embedding(3, 2), fn.Embedding(3, 2).init(0), torch.tensor([1]))
-    with pytest.raises(ValueError, match="must be a layer"):
+    with pytest.raises(ValueError, match="a layer is required"):
         fn.intermediates(torch.tanh, {}, torch.ones(3))
 
 

@@ -133,7 +133,8 @@ def parts(workload: Workload, donated: bool, loop: bool = False) -> tuple[Step, 
     opt = fn.donate(opt) if donated else opt
     if workload.name == "adam":
         params = tuple(fn.random.normal(fn.fold_in(0, i), TENSOR) for i in range(TENSORS))
-        return lambda params, state, grads, target: (*opt.update(grads, state, params), None), opt, params
+        update: Any = lambda params, state, grads, target: (*opt.update(grads, state, params), None)
+        return update, opt, params
     net, loss = (LOOPS if loop else NETS)[workload.name](), LOSSES[workload.loss]
     loss = loss if workload.members == 1 else fn.ensemble(loss, workload.members)
     return fn.train_step(net, loss, opt), opt, net.init(0)
@@ -168,6 +169,7 @@ class FuncnetTraining(Training):
     def run(self, calls: int) -> None:
         """Take steps, without keeping the old params and state alive."""
         (x, target), params, state = self.batch, self.params, self.state
+        value: Any = None
         del self.params, self.state
         with self.guard():
             for _ in range(calls):

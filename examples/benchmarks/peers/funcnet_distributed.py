@@ -4,6 +4,7 @@ Nets and losses are the same as in ``peers.funcnet``, and the optimizers are don
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,6 +42,7 @@ class Parallel(Training):
     def run(self, calls: int) -> None:
         """Take steps, without keeping the old params and state alive."""
         (x, target), params, state = self.batch, self.params, self.state
+        value: Any = None
         del self.params, self.state
         with torch.inference_mode():
             for _ in range(calls):

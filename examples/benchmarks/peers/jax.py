@@ -290,6 +290,7 @@ class JaxTraining(Training):
         import jax
 
         (x, target), params, state = self.batch, self.params, self.state
+        value: Any = None
         del self.params, self.state
         for _ in range(calls):
             params, state, value = self.step(params, state, x, target)

@@ -17,7 +17,7 @@ class ThincTraining(Training):
 
     def __init__(self, workload: Workload) -> None:
         """Make the model and draw the batch."""
-        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain, fix_random_seed
+        from thinc.api import Adam, CategoricalCrossentropy, Relu, Softmax, chain, fix_random_seed  # pyright: ignore[reportMissingImports]
 
         fix_random_seed(0)
         (x, target), widths = workload.draw(), WIDTHS[workload.name]

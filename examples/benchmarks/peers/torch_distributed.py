@@ -52,6 +52,7 @@ class Parallel(Training):
     def run(self, calls: int) -> None:
         """Reset the gradients, run forward, backward and the optimizer."""
         x, target = self.batch
+        value = torch.zeros(())
         for _ in range(calls):
             self.optimizer.zero_grad()
             value = self.loss(self.module(x), target)

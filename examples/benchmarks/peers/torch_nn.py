@@ -41,7 +41,7 @@ OPTIMIZERS: dict[str, dict[str, bool]] = {"default": {}, "foreach": {"foreach": 
 class Residual(nn.Sequential):
     """The sum of two modules' outputs."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add them."""
         total: Tensor = self[0](x) + self[1](x)
         return total
@@ -59,7 +59,7 @@ class Recomputed(Residual):
 class Positions(nn.Embedding):
     """A learned vector added for each step."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Add the vectors of the first steps."""
         return x + self.weight[: x.shape[1]]
 

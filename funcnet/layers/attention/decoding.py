@@ -76,7 +76,9 @@ class Decoding(Heads):
         _, *widths = self._widths()
         if floating_complaint(memory) or memory.dim() not in (2, 3) or [memory.shape[-1]] * 2 != widths:
             raise value_error(
-                self, f"memory must be a floating tensor with the axes (N, S, features), of {_listed(widths)} features", memory
+                self,
+                f"memory must be a floating tensor with the axes (N, S, features), of {_join_widths(widths)} features",
+                memory,
             )
         k, v = (self._project(params, i, self._inward(memory, memory)) for i in (1, 2))
         k = self._normalize_one(params, 1, k, None)[0]
@@ -212,7 +214,7 @@ class Decoding(Heads):
         return one, (norm_cache, rotary_cache)
 
 
-def _listed(widths: list[int]) -> str:
+def _join_widths(widths: list[int]) -> str:
     return " and ".join(map(str, dict.fromkeys(widths)))
 
 

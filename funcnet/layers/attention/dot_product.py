@@ -69,7 +69,7 @@ class ScaledDotProductAttention(Layer):
     A query that sees no key gives y = 0 and passes no gradient, as in torch.
 
     The CPU's flash kernel needs no memory proportional to L · S, except for a mask. It is used for 4 axes with E = Ev and a bool
-    mask or none, without dropout, a soft cap and ``return_weights``.
+    mask or none, without dropout, soft cap or ``return_weights``.
 
     Args:
         is_causal: Whether query i sees only the keys up to i, counted from the first key as in torch; can be combined with a

@@ -160,8 +160,8 @@ class MultiHeadAttention(Decoding):
     def _gparams(self, cache: Cache, gs: list[Tensor], others: Any) -> Params:
         pairs = [_weight_grads(x, g, bias=self.bias) for x, g in zip(self._inputs(cache[0])[0], gs, strict=True)]
         ws = [pair["weight"] for pair in pairs]
-        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._is_separate() else {"in_proj_weight": _stacked(ws)}
-        bias = {"in_proj_bias": _stacked([pair["bias"] for pair in pairs])} if self.bias else {}
+        inner = dict(zip(PROJECTIONS, ws, strict=True)) if self._is_separate() else {"in_proj_weight": _concat(ws)}
+        bias = {"in_proj_bias": _concat([pair["bias"] for pair in pairs])} if self.bias else {}
         return {**inner, **bias, **others}
 
     def _gx(self, params: Params, cache: Cache, gs: list[Tensor], gmask: Any) -> Any:
@@ -242,5 +242,5 @@ def _weight_grads(x: Tensor, gy: Tensor, *, bias: bool) -> dict[str, Any]:
     return {"weight": gw, "bias": gb}
 
 
-def _stacked(parts: list[Tensor]) -> Tensor:
+def _concat(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -95,24 +95,24 @@ class VarlenAttention(Layer):
         if "all" in kept:
             gs = self._all.vjp({}, kept["all"], _as_heads(gy))[1][:3]
             return params, (*map(_as_rows, gs), *[None] * len(lengths))
-        gys = _parts(gy, [entries[0].shape[2] for entries, _ in kept["each"]])
+        gys = _split_sequences(gy, [entries[0].shape[2] for entries, _ in kept["each"]])
         each = [self._one.vjp({}, one, _as_heads(g))[1] for one, g in zip(kept["each"], gys, strict=True)]
-        gqkv = [_joined([part[i] for part in each], one, one.shape[2]) for i, one in enumerate((q, k, v))]
+        gqkv = [_join_sequences([part[i] for part in each], one, one.shape[2]) for i, one in enumerate((q, k, v))]
         return params, (*gqkv, *[None] * len(lengths))
 
     def _one_by_one(self, x: Any, counts: list[list[int]]) -> tuple[Tensor, tuple[Cache, ...]]:
         """Return y and the caches of the sequences; their outputs are views of y."""
         q, k, v = x[:3]
-        parts = zip(_parts(q, counts[0]), _parts(k, counts[-1]), _parts(v, counts[-1]), strict=True)
+        parts = zip(_split_sequences(q, counts[0]), _split_sequences(k, counts[-1]), _split_sequences(v, counts[-1]), strict=True)
         each = [self._one.apply({}, tuple([_as_heads(one) for one in part])) for part in parts]
-        y = _joined([one for one, _ in each], q, v.shape[2])
-        ys, caches = _parts(y, counts[0]), [cache for _, cache in each]
+        y = _join_sequences([one for one, _ in each], q, v.shape[2])
+        ys, caches = _split_sequences(y, counts[0]), [cache for _, cache in each]
         kept = [(of, {**one, "y": _as_heads(y)} if "y" in one else one) for (of, one), y in zip(caches, ys, strict=True)]
         return y, tuple(kept)
 
     def _mask(self, x: Any, counts: list[Tensor]) -> Tensor:
         """Return a mask (T, S), True for the visible keys in the sequence of each row."""
-        (i, step), (j, key) = (_places(one, lengths) for one, lengths in zip(x[:2], (counts[0], counts[-1]), strict=True))
+        (i, step), (j, key) = (_locate_rows(one, lengths) for one, lengths in zip(x[:2], (counts[0], counts[-1]), strict=True))
         mask = (i.unsqueeze(1) == j) & (i.unsqueeze(1) < len(counts[0]))
         if self.window is None and not self.is_causal:
             return mask
@@ -150,18 +150,18 @@ def _as_rows(x: Tensor) -> Tensor:
     return x.squeeze(0).transpose(0, 1)
 
 
-def _parts(x: Tensor, counts: list[int]) -> tuple[Tensor, ...]:
+def _split_sequences(x: Tensor, counts: list[int]) -> tuple[Tensor, ...]:
     return torch.split(x[: sum(counts)], counts) if counts else ()
 
 
-def _joined(parts: Iterable[Tensor], like: Tensor, size: int) -> Tensor:
+def _join_sequences(parts: Iterable[Tensor], like: Tensor, size: int) -> Tensor:
     """Join the rows of the sequences, padded with zeros to the length of ``like``."""
     rows = [_as_rows(part) for part in parts]
     rest = len(like) - sum(map(len, rows))
     return torch.cat((*rows, like.new_zeros(rest, like.shape[1], size)) if rest or not rows else rows)
 
 
-def _places(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def _locate_rows(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each row the number of its sequence and its step there; rows after the last sequence belong to none."""
     ends = lengths.cumsum(0)
     i = segments_of(len(x), ends)

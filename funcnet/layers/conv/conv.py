@@ -47,7 +47,7 @@ class _Conv(Windowed):
             raise fields_error(self, rule, "padding_mode")
         window = padding_of(self)
         object.__setattr__(self, "_window", window)
-        # the kernel itself pads both ends equally with zeros; the rest is added before
+        # the kernel itself pads both ends equally with zeros; any other padding is added before it runs
         inside = tuple(map(min, window.before, window.after)) if self.padding_mode == "zeros" else (0,) * self.axes
         object.__setattr__(self, "_inside", inside)
 

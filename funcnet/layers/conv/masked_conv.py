@@ -48,7 +48,7 @@ class MaskedConv(Wrapper):
         The cache of the convolution.
 
     Raises:
-        ValueError: If ``layer`` is not a convolution, and for the reasons of the convolution.
+        ValueError: If ``layer`` is not a convolution. Other errors are those of the convolution.
 
     References:
         van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel recurrent neural networks", section 3.4.

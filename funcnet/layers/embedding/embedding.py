@@ -96,7 +96,7 @@ class PaddedTable(Table):
 
     @property
     def padding_row(self) -> int:
-        """The index of the padding row, counted from the start; -1 without one."""
+        """The index of the padding row, counted from the start; -1 if there is none."""
         return -1 if self.padding_idx is None else self.padding_idx % self.num_embeddings
 
     def init(self, rng: Key | int) -> Params:

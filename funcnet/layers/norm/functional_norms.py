@@ -113,20 +113,20 @@ class FunctionalBatchNorm(_OfChannels):
 
     def apply(self, params: Params, x: tuple[Tensor, ...], rng: Rng = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         given, *rest = self.checked(params, x, (3, 4, 5))
-        y = self._standardized(given, rest)
+        y = self._standardize(given, rest)
         y = y * _along_channels(rest[2], given) if len(rest) > 2 else y
         return rounded(y + _along_channels(rest[3], given) if len(rest) > 3 else y, given), x
 
-    def _standardized(self, x: Tensor, rest: list[Tensor]) -> Tensor:
-        return (in_single(x) - _along_channels(rest[0], x)) * self._r(x, rest)
+    def _standardize(self, x: Tensor, rest: list[Tensor]) -> Tensor:
+        return (in_single(x) - _along_channels(rest[0], x)) * self._inverse_std(x, rest)
 
-    def _r(self, x: Tensor, rest: list[Tensor]) -> Tensor:
+    def _inverse_std(self, x: Tensor, rest: list[Tensor]) -> Tensor:
         return torch.rsqrt(_along_channels(rest[1], x) + self.eps)
 
     def vjp(self, params: Params, cache: tuple[Tensor, ...], gy: Tensor) -> tuple[Grads, tuple[Tensor, ...]]:
         x, *rest = cache
         g = in_single(check_gy(self, gy, x.shape, x))
-        r, y = self._r(x, rest), self._standardized(x, rest)
+        r, y = self._inverse_std(x, rest), self._standardize(x, rest)
         gx = (g * _along_channels(rest[2], x) if len(rest) > 2 else g) * r
         gvariance = _sum(gx * y) * (r * -0.5).reshape(-1)
         found = [gx, -_sum(gx), gvariance, *[_sum(g * y), _sum(g)][: len(rest) - 2]]

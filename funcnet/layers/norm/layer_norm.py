@@ -57,17 +57,17 @@ class _RowNorm(Layer):
         if self.dim != -1 and isinstance(self.normalized_shape, tuple) and len(self.normalized_shape) > 1:
             raise fields_error(self, "dim must be -1 for a normalized_shape of several axes", "normalized_shape", "dim")
 
-    def _moved(self, x: Tensor) -> Tensor:
+    def _move_dim_last(self, x: Tensor) -> Tensor:
         """Return x with the axis ``dim`` last."""
         return x if self.dim == -1 else x.movedim(self.dim, -1)
 
-    def _moved_back(self, x: Tensor) -> Tensor:
+    def _move_dim_back(self, x: Tensor) -> Tensor:
         """Return x with its last axis moved to ``dim``."""
         return x if self.dim == -1 else x.movedim(-1, self.dim)
 
     def _checked_gy(self, gy: Tensor, x: Tensor) -> Tensor:
         """Return gy with the axis ``dim`` moved last, like x."""
-        return self._moved(check_gy(self, gy, x.shape if self.dim == -1 else self._moved_back(x).shape, x))
+        return self._move_dim_last(check_gy(self, gy, x.shape if self.dim == -1 else self._move_dim_back(x).shape, x))
 
     @abstractmethod
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
@@ -124,12 +124,12 @@ class LayerNorm(_RowNorm):
     dim: int = field(default=-1, validator=whole_number)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        x = self._moved(x)
+        x = self._move_dim_last(x)
         affine = self.elementwise_affine
         self._require_rows(params, x, affine * (1 + self.bias))
         w, b = params["weight"] if affine else None, params["bias"] if affine and self.bias else None
         y, mean, r = kernels.layer_norm(x, self.normalized_shape, w, b, self.eps)
-        return self._moved_back(y), (x, mean, r)
+        return self._move_dim_back(y), (x, mean, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, needs_x=True, needs_params=True)
@@ -149,7 +149,7 @@ class LayerNorm(_RowNorm):
         b = w if self.bias else None  # the kernel requires a bias, and does not read its values
         mask = [needs_x, needs_params and w is not None, needs_params and b is not None]
         gx, gw, gb = kernels.layer_norm_backward(*rows, (mean, r), w, b, mask)
-        return norm_params.gparams(params, gw, gb), gx if gx is None else self._moved_back(gx)
+        return norm_params.gparams(params, gw, gb), gx if gx is None else self._move_dim_back(gx)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         if not self.elementwise_affine:
@@ -197,12 +197,12 @@ class RMSNorm(_RowNorm):
     dim: int = field(default=-1, validator=whole_number)
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        x = self._moved(x)
+        x = self._move_dim_last(x)
         self._require_rows(params, x, self.elementwise_affine)
         axes = tuple(range(-len(self.normalized_shape), 0))
         eps = self.eps or torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
         y, r = kernels.rms_norm(x, axes, params["weight"] if self.elementwise_affine else None, eps)
-        return self._moved_back(y), (x, r)
+        return self._move_dim_back(y), (x, r)
 
     def vjp(self, params: Params, cache: tuple[Tensor, Tensor], gy: Tensor) -> tuple[Grads, Tensor]:
         return self._back(params, cache, gy, [True, self.elementwise_affine])
@@ -218,7 +218,7 @@ class RMSNorm(_RowNorm):
         rows = self._checked_gy(gy, x), x, self.normalized_shape
         w = check_param(self, params, "weight", self.normalized_shape, x) if self.elementwise_affine else None
         gx, gw = kernels.rms_norm_backward(*rows, r, w, mask)
-        gx = gx if gx is None else self._moved_back(gx)
+        gx = gx if gx is None else self._move_dim_back(gx)
         return {"weight": gw} if self.elementwise_affine else params, gx
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -79,9 +79,9 @@ class Where(Layer):
         right = right and x[0].dtype is torch.bool and all([one.dtype is x[1].dtype for one in x[1:]])  # noqa: C419
         if not right or not x[1].is_floating_point():
             return f"x must be a tuple of {count} tensors, 2 or more: a bool condition, and floating tensors of one dtype"
-        return "the tensors must broadcast together" if self._are_apart(x) else None
+        return "the tensors must broadcast together" if self._cannot_broadcast(x) else None
 
-    def _are_apart(self, x: tuple[Tensor, ...]) -> bool:
+    def _cannot_broadcast(self, x: tuple[Tensor, ...]) -> bool:
         try:
             torch.broadcast_shapes(*[one.shape for one in x])  # type: ignore[no-untyped-call]
         except RuntimeError:

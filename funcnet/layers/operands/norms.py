@@ -1,6 +1,6 @@
 """Lengths of vectors along axes.
 
-x (...) has any axes, and y those that are not reduced.
+x (...) can have any axes; y has the axes that are not reduced.
 """
 
 from attrs import field

@@ -156,7 +156,7 @@ class Prod(Reduction):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Shape, Shape]]:
         dims = self.dims(params, x)
-        factors = _flattened(x, dims)
+        factors = _flatten_dims(x, dims)
         y = factors.prod(-1, dtype=_accumulation_dtype(x)).to(x.dtype)
         y = y.reshape([1 if i in dims else n for i, n in enumerate(x.shape)])
         given = self.without_dims(y, dims)
@@ -164,9 +164,9 @@ class Prod(Reduction):
 
     def vjp(self, params: Params, cache: tuple[Tensor, Shape, Shape], gy: Tensor) -> tuple[Grads, Tensor]:
         x, shape, dims = cache
-        factors = _flattened(x, [*dims])
+        factors = _flatten_dims(x, [*dims])
         others = _products_of_others(factors.to(_accumulation_dtype(x))).to(x.dtype)
-        return params, _unflattened(check_gy(self, gy, shape, x).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
+        return params, _unflatten_dims(check_gy(self, gy, shape, x).reshape(*factors.shape[:-1], 1) * others, x, [*dims])
 
 
 def _accumulation_dtype(x: Tensor) -> torch.dtype:
@@ -179,14 +179,14 @@ def _dims_last(x: Tensor, dims: list[int]) -> list[int]:
     return [i for i in range(x.dim()) if i not in dims] + (dims if x.dim() else [])
 
 
-def _flattened(x: Tensor, dims: list[int]) -> Tensor:
+def _flatten_dims(x: Tensor, dims: list[int]) -> Tensor:
     """Return x with the reduced axes flattened into one last axis."""
     batch = [n for i, n in enumerate(x.shape) if i not in dims]
     return x.permute(_dims_last(x, dims)).reshape(*batch, math.prod([x.shape[d] for d in dims if x.dim()]))
 
 
-def _unflattened(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
-    """Undo ``_flattened``: return g with the axes of x."""
+def _unflatten_dims(g: Tensor, x: Tensor, dims: list[int]) -> Tensor:
+    """Undo ``_flatten_dims``: return g with the axes of x."""
     order = _dims_last(x, dims)
     return g.reshape([x.shape[i] for i in order]).permute([order.index(i) for i in range(x.dim())])
 

@@ -119,7 +119,7 @@ class Recurrent(Layer):
                 gw, gx, gends[at] = run_back(self.kind, w, caches[layer][direction], part, gends[at], **needed)
                 gparams |= {} if gw is None else self._by_name(gw, layer, direction)
                 gxs.append(gx if gx is None or not direction else gx.flip(0))
-            g = _total(gxs)
+            g = _add_directions(gxs)
             g = g if keeps[layer] is None else masked_scale(g, keeps[layer], self._scale())
         if not inputs or not isinstance(x, tuple):
             return gparams, self._outward(g, x) if inputs else None
@@ -261,7 +261,7 @@ def _shape(part: Any) -> Any:
     return part.shape if isinstance(part, Tensor) and not part.is_nested else None
 
 
-def _total(gxs: list[Any]) -> Any:
+def _add_directions(gxs: list[Any]) -> Any:
     return gxs[0] if len(gxs) == 1 or gxs[0] is None else gxs[0] + gxs[1]
 
 

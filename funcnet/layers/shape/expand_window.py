@@ -46,18 +46,16 @@ class ExpandWindow(SingleRule):
 
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, Shaped]:
         w = self.window_size
-        y = torch.cat([_shifted(require_floating(self, params, x), -i) for i in range(-w, w + 1)], -1)
+        y = torch.cat([_shift(require_floating(self, params, x), -i) for i in range(-w, w + 1)], -1)
         return y, (tuple(y.shape), kind_of(y))
 
     def vjp(self, params: Params, cache: Shaped, gy: Tensor) -> tuple[Grads, Tensor]:
         w = self.window_size
         parts = torch.split(check_gy(self, gy, *cache), cache[0][-1] // (2 * w + 1), -1)
-        return params, sum(
-            [_shifted(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0])
-        )
+        return params, sum([_shift(part, i) for i, part in zip(range(-w, w + 1), parts, strict=True)], torch.zeros_like(parts[0]))
 
 
-def _shifted(x: Tensor, by: int) -> Tensor:
+def _shift(x: Tensor, by: int) -> Tensor:
     """Shift the rows of x by a number of steps, to earlier ones if it is negative, and fill with zeros."""
     steps = min(abs(by), x.shape[-2])
     none = x.new_zeros(*x.shape[:-2], steps, x.shape[-1])

@@ -22,7 +22,7 @@ Part = int | slice | EllipsisType | None
 _Parted = tuple[tuple[Shape, ...], Tensor]  # the shapes of the parts, and an empty tensor of their dtype
 
 
-def _comparable(index: tuple[Part, ...]) -> tuple[Any, ...]:
+def _hashable(index: tuple[Part, ...]) -> tuple[Any, ...]:
     """Convert slices to tuples: they are not hashable before Python 3.12."""
     return tuple([("slice", part.start, part.stop, part.step) if isinstance(part, slice) else part for part in index])
 
@@ -74,7 +74,7 @@ class Index(SingleRule, metaclass=_Indexed):
     index: tuple[Part, ...] = field(
         converter=lambda index: index if isinstance(index, tuple) else (index,),
         validator=deep_iterable(valid_if(_is_part, "of ints, slices with steps above 0, ... and None")),
-        eq=_comparable,
+        eq=_hashable,
     )
 
     @property

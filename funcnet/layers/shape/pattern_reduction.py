@@ -31,7 +31,7 @@ from funcnet.value import frozen
 _KINDS: dict[str, type[Sum | Mean | Max | Min | Prod]] = {"sum": Sum, "mean": Mean, "max": Max, "min": Min, "prod": Prod}
 
 
-def _joined(sizes: Any, lengths: dict[str, int]) -> Any:
+def _merge_sizes(sizes: Any, lengths: dict[str, int]) -> Any:
     """Join sizes given as pairs with sizes given by keyword; anything but a tuple is left for the validator to reject."""
     return (*sizes, *lengths.items()) if isinstance(sizes, tuple) else sizes
 
@@ -109,7 +109,7 @@ class Reduce(Patterned):
     _inner: Layer = field(init=False, eq=False)
 
     def __init__(self, pattern: str, reduction: str, sizes: tuple[tuple[str, int], ...] = (), **lengths: int) -> None:
-        self.__attrs_init__(pattern, reduction, _joined(sizes, lengths))  # type: ignore[attr-defined]
+        self.__attrs_init__(pattern, reduction, _merge_sizes(sizes, lengths))  # type: ignore[attr-defined]
 
     def __attrs_post_init__(self) -> None:
         self._check_sizes()
@@ -177,7 +177,7 @@ class Repeat(Patterned):
     _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_repetition_sides, takes_self=True))
 
     def __init__(self, pattern: str, sizes: tuple[tuple[str, int], ...] = (), **lengths: int) -> None:
-        self.__attrs_init__(pattern, _joined(sizes, lengths))  # type: ignore[attr-defined]
+        self.__attrs_init__(pattern, _merge_sizes(sizes, lengths))  # type: ignore[attr-defined]
 
     def __attrs_post_init__(self) -> None:
         self._check_sizes()

@@ -26,7 +26,7 @@ REST = "..."
 _AXIS = re.compile(r"\(([\w\s]*)\)|(\.\.\.|\w+)")
 
 
-def _side(text: str) -> Side:
+def _parse_side(text: str) -> Side:
     found = [match[1].split() if match[2] is None else [match[2]] for match in _AXIS.finditer(text)]
     return tuple([tuple([name for name in names if name != "1"]) for names in found])
 
@@ -39,12 +39,12 @@ def names_in(side: Side) -> list[str]:
 def read_pattern(pattern: Any) -> tuple[Side, ...]:
     """Return the two sides of a pattern; ``()`` for an invalid one, or if a side names an axis twice."""
     texts = pattern.split("->") if isinstance(pattern, str) else []
-    sides = tuple(map(_side, texts))
+    sides = tuple(map(_parse_side, texts))
     readable = len(texts) == 2 and not any(_AXIS.sub("", text).strip() for text in texts)
     return sides if readable and all(len(set(names_in(side))) == len(names_in(side)) for side in sides) else ()
 
 
-def _parsed(layer: Any) -> tuple[Side, ...]:
+def _parse_pattern(layer: Any) -> tuple[Side, ...]:
     """Return the two sides of the layer's pattern, parsed only once: compiled code cannot search text."""
     sides = read_pattern(layer.pattern)
     if not sides or sorted(names_in(sides[0])) != sorted(names_in(sides[1])):
@@ -157,7 +157,7 @@ class Rearrange(Patterned):
     pattern: str
     sizes: tuple[tuple[str, int], ...] = ()
 
-    _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_parsed, takes_self=True))
+    _both: tuple[Side, ...] = field(init=False, eq=False, default=Factory(_parse_pattern, takes_self=True))
 
     def __attrs_post_init__(self) -> None:
         self._check_sizes()

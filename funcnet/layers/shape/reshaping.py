@@ -128,7 +128,7 @@ _is_shape = valid_if(
 )
 
 
-def _filled(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
+def _fill_size(layer: Layer, shape: Shape, count: int, x: Tensor) -> Shape:
     """Return ``shape`` for ``count`` elements, with the inferred size in place of -1."""
     known = math.prod([n for n in shape if n >= 0])
     filled = tuple([count // max(known, 1) if n < 0 else n for n in shape])
@@ -176,7 +176,7 @@ class Unflatten(Reshaping):
 
     def reshaped(self, x: Tensor) -> Tensor:
         before, shape = require_axis(self, x, self.dim) % max(x.dim(), 1), tuple(x.shape)
-        sizes = _filled(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
+        sizes = _fill_size(self, self.unflattened_size, math.prod(shape[before : before + 1]), x)
         return x.reshape(shape[:before] + sizes + shape[before + 1 :])
 
 
@@ -221,4 +221,4 @@ class Reshape(Reshaping):
         if x.dim() < self.batch_dims:
             raise value_error(self, f"x must have batch_dims={self.batch_dims} axes or more", came(x))
         shape = tuple(x.shape)
-        return x.reshape(shape[: self.batch_dims] + _filled(self, self.shape, math.prod(shape[self.batch_dims :]), x))
+        return x.reshape(shape[: self.batch_dims] + _fill_size(self, self.shape, math.prod(shape[self.batch_dims :]), x))

@@ -86,24 +86,24 @@ class Parameter(Layer):
         return f"x must be () and params one tensor of shape {self.shape}"
 
 
-def _tensor(shape: Shape, dtype: str, data: str) -> Tensor:
+def _read_tensor(shape: Shape, dtype: str, data: str) -> Tensor:
     """Return the tensor encoded in ``data``; in compiled code its numbers are constants."""
     kind = getattr(torch, dtype)
     if is_compiling():
         return torch.tensor(_numbers(dtype, data), dtype=kind).reshape(shape)
-    numbers = _decoded(data)
+    numbers = _decode(data)
     return torch.frombuffer(numbers, dtype=kind).reshape(shape) if numbers else torch.empty(shape, dtype=kind)
 
 
 @constant
 def _numbers(dtype: str, data: str) -> list[Any]:
     """Return the numbers of a tensor as a list."""
-    numbers = _decoded(data)
+    numbers = _decode(data)
     return torch.frombuffer(numbers, dtype=getattr(torch, dtype)).tolist() if numbers else []
 
 
 @lru_cache(maxsize=256)
-def _decoded(data: str) -> bytearray:
+def _decode(data: str) -> bytearray:
     """Return the bytes of a tensor, decoded once: 100 000 numbers take a millisecond."""
     return bytearray(zlib.decompress(base64.b85decode(data)))
 
@@ -170,7 +170,7 @@ class ConstantTensor(Layer):
     def __attrs_post_init__(self) -> None:
         kind = getattr(torch, self.dtype)
         try:
-            count = len(_decoded(self.data))
+            count = len(_decode(self.data))
         except (ValueError, zlib.error):
             count = -1
         if count != prod(self.shape) * kind.itemsize:
@@ -185,7 +185,7 @@ class ConstantTensor(Layer):
         bare = isinstance(x, tuple)
         if params != {} or (x != () if bare else not isinstance(x, Tensor)):
             raise Misfit
-        y = _tensor(self.shape, self.dtype, self.data)
+        y = _read_tensor(self.shape, self.dtype, self.data)
         return (y.clone() if bare else y.to(x.device, copy=True)), x
 
     def vjp(self, params: Params, cache: Any, gy: Any) -> tuple[Grads, Any]:

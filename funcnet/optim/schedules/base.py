@@ -85,20 +85,20 @@ class FormulaSchedule(Schedule):
 
     def __call__(self, step: Any) -> Any:
         if not isinstance(step, Tensor):
-            return _number(self.rate_at(self._checked(step)))
+            return _number(self.rate_at(self._check_step(step)))
         if step.dim() or step.is_complex() or step.dtype is torch.bool:
-            raise self._refused(step)
+            raise self._step_error(step)
         known = read(step)
         if isinstance(known, Tensor):  # traced, mapped or on another device
             return self.rate_at(known.to(torch.float64))
-        return torch.as_tensor(_number(self.rate_at(self._checked(known))), dtype=torch.float64)
+        return torch.as_tensor(_number(self.rate_at(self._check_step(known))), dtype=torch.float64)
 
-    def _checked(self, step: Any) -> Any:
+    def _check_step(self, step: Any) -> Any:
         if not is_number(step) or step < 0:
-            raise self._refused(step)
+            raise self._step_error(step)
         return step
 
-    def _refused(self, step: Any) -> ValueError:
+    def _step_error(self, step: Any) -> ValueError:
         return value_error(self, "step must be a number of at least 0, or a 0-d tensor of one", step)
 
 

@@ -89,13 +89,13 @@ class ReduceOnPlateau(Value):
             metric: A number or a 0-d tensor.
             state: The state, as ``init`` and ``update`` return it.
         """
-        now = self._checked(metric, state)
+        now = self._check_metric(metric, state)
         better, waits = self._is_better(now, state["best"]), state["cooldown"] > 0
         bad = torch.where(better | waits, 0, state["bad"] + 1)
         reduces = bad > self.patience
         cooldown = torch.where(reduces, self.cooldown, state["cooldown"] - waits.to(torch.int64))
         return {
-            "rate": torch.where(reduces, self._reduced(state["rate"]), state["rate"]),
+            "rate": torch.where(reduces, self._reduce(state["rate"]), state["rate"]),
             "best": torch.where(better, now, state["best"]),
             "bad": torch.where(reduces, 0, bad),
             "cooldown": cooldown,
@@ -122,11 +122,11 @@ class ReduceOnPlateau(Value):
         bound = best * (1.0 + sign * self.threshold) if self.threshold_mode == "rel" else best + sign * self.threshold
         return now < bound if self.mode == "min" else now > bound
 
-    def _reduced(self, rate: Tensor) -> Tensor:
+    def _reduce(self, rate: Tensor) -> Tensor:
         new = (rate * self.factor).clamp(min=self.min_lr)
         return torch.where(rate - new > self.eps, new, rate)
 
-    def _checked(self, metric: Any, state: State) -> Tensor:
+    def _check_metric(self, metric: Any, state: State) -> Tensor:
         like = self._fitting(state)["best"]
         if isinstance(metric, Tensor) and not metric.dim() and not metric.is_complex() and metric.dtype is not torch.bool:
             return metric.detach().to(like)

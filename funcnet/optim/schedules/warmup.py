@@ -22,7 +22,7 @@ def _require_warmup(who: str, warmup: Any) -> None:
         raise value_error(who, "warmup must be a whole number of at least 0", repr(warmup))
 
 
-def _warmed(who: str, start: Any, peak: Any, warmup: Any, then: Schedule) -> JoinedSchedule:
+def _with_warmup(who: str, start: Any, peak: Any, warmup: Any, then: Schedule) -> JoinedSchedule:
     _require_warmup(who, warmup)
     if not is_number(start):
         raise value_error(who, "start must be a finite number", repr(start))
@@ -65,7 +65,7 @@ def WarmupSchedule(schedule: Schedule, warmup: int, start: float = 0.0) -> Joine
     """
     if not isinstance(schedule, Schedule):
         raise value_error("WarmupSchedule", "schedule must be a schedule", schedule)
-    return _warmed("WarmupSchedule", start, schedule(0), warmup, schedule)
+    return _with_warmup("WarmupSchedule", start, schedule(0), warmup, schedule)
 
 
 @adds_location("WarmupConstantSchedule")
@@ -91,7 +91,7 @@ def WarmupConstantSchedule(peak: float, warmup: int, start: float = 0.0) -> Join
     >>> [WarmupConstantSchedule(1.0, 2)(t) for t in range(4)]
     [0.0, 0.5, 1.0, 1.0]
     """
-    return _warmed("WarmupConstantSchedule", start, peak, warmup, ConstantSchedule(peak))
+    return _with_warmup("WarmupConstantSchedule", start, peak, warmup, ConstantSchedule(peak))
 
 
 @adds_location("WarmupLinearSchedule")
@@ -123,7 +123,7 @@ def WarmupLinearSchedule(  # noqa: N802
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
     left = _decay_steps("WarmupLinearSchedule", warmup, steps)
-    return _warmed("WarmupLinearSchedule", start, peak, warmup, LinearSchedule(peak, end, left))
+    return _with_warmup("WarmupLinearSchedule", start, peak, warmup, LinearSchedule(peak, end, left))
 
 
 @adds_location("WarmupCosineSchedule")
@@ -156,7 +156,7 @@ def WarmupCosineSchedule(  # noqa: N802
     [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
     left = _decay_steps("WarmupCosineSchedule", warmup, steps)
-    return _warmed("WarmupCosineSchedule", start, peak, warmup, CosineSchedule(peak, left, end, exponent))
+    return _with_warmup("WarmupCosineSchedule", start, peak, warmup, CosineSchedule(peak, left, end, exponent))
 
 
 @adds_location("WarmupExponentialSchedule")
@@ -198,7 +198,7 @@ def WarmupExponentialSchedule(  # noqa: N802
     [0.0, 0.5, 1.0, 0.5, 0.25]
     """
     then = ExponentialSchedule(peak, gamma, steps, staircase, begin, end)
-    return _warmed("WarmupExponentialSchedule", start, peak, warmup, then)
+    return _with_warmup("WarmupExponentialSchedule", start, peak, warmup, then)
 
 
 @frozen

@@ -46,10 +46,10 @@ class _Noise(GradientTransform):
         if not all([g is None or is_dense(g) for g in column]):  # noqa: C419
             require_dense(self, grads)
         key, std = random.fold_in(state["key"], state["step"]), self.std(state["step"])
-        new = [None if g is None else self._noisy(g, random.fold_in(key, i), std) for i, g in enumerate(column)]
+        new = [None if g is None else self._add_noise(g, random.fold_in(key, i), std) for i, g in enumerate(column)]
         return flattening.unflatten(grads, iter(new)), {**state, "step": state["step"] + 1}
 
-    def _noisy(self, g: Tensor, key: Tensor, std: Any) -> Tensor:
+    def _add_noise(self, g: Tensor, key: Tensor, std: Any) -> Tensor:
         dtype = kernels.wide(g.dtype)
         noise = random.normal(key.to(g.device), tuple(g.shape), dtype=dtype)
         return rounded(without_graph(g).to(dtype) + kernels.narrowed(std, noise) * noise, g)
