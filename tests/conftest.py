@@ -31,6 +31,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Freeze existing objects: the garbage collector need not traverse modules and 19 000 tests again."""
+    """Freeze existing objects: the garbage collector need not traverse modules and tests again."""
     gc.collect()
     gc.freeze()

@@ -37,8 +37,10 @@ def close(got, want):
 
 
 @pytest.mark.parametrize("step", [STEP, plain], ids=["step", "function"])
-def test_eight_threads_on_a_fresh_step(step):
+def test_eight_threads_on_a_fresh_step(step, request):
     """They call one kind, or four kinds, at the same time, while others still compile, and again afterwards."""
+    if step is plain:  # with Inductor's kernels for the other only, as they take three seconds each
+        request.getfixturevalue("without_kernels")
     fast = fn.compile(step)
     sizes = [12, 12, 12, 12, 12, 3, 4, 5]
 
