@@ -132,7 +132,7 @@ def test_the_committed_memory_is_what_depth_and_length_promise():
 def test_the_figures_of_memory_in_the_docs_are_those_of_the_page():
     """Peaks of 128 blocks, and of a step with Adam."""
     rows, text = memory_rows(), " ".join((ROOT / "docs" / "performance.md").read_text().split())
-    blocks = f"For 128 blocks the peak is {rows['remat in √n segments', '128'][1]} MB instead of {rows['serial', '128'][1]}"
+    blocks = f"a net of 128 blocks peaks at {rows['remat in √n segments', '128'][1]} MB instead of {rows['serial', '128'][1]}"
     plain, layerwise = rows["serial", "Adam, donated"][:2]
     assert blocks in text
     assert f"{layerwise} MB instead of {plain}" in text
