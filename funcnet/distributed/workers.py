@@ -177,7 +177,7 @@ def meet(workers: Workers) -> None:
         Pending(watched(dist.barrier(group=workers.group, async_op=True), torch.empty(0)), None).wait()
 
 
-def hang_up(workers: Workers, why: BaseException) -> None:
+def close_messages(workers: Workers, why: BaseException) -> None:
     """End the waits of other workers for messages from this one, which are not watched; the group is unusable afterwards.
 
     With gloo, a message that times out closes the connection, which immediately raises an error on the other side.

@@ -11,7 +11,7 @@ from funcnet.kernels import norm_formulas as formulas
 from funcnet.kernels import private_names as torchs
 from funcnet.kernels.choices import NEVER, choice
 from funcnet.kernels.extremes import LEAST, in_double, is_far
-from funcnet.kernels.norm import Moments, is_wider, rounded_gradients, singly, unstrided
+from funcnet.kernels.norm import Moments, call_in_single, is_wider, make_contiguous, rounded_gradients
 from funcnet.kernels.threads import BATCH_NORMS, are_several, with_one_openmp_thread
 from funcnet.kernels.tracing import is_compiling, is_mapped, is_meta_data, is_plain_data, is_untransformed, packed
 from funcnet.precision import HALF
@@ -67,9 +67,9 @@ def batch_norm(
         return torch.empty_like(x), x.new_zeros(x.shape[1]), x.new_ones(x.shape[1])
     if formulas.serve(x, *(running or ())):
         return formulas.batch_norm(x, weight, bias, eps, running)
-    x, (weight, bias, *moments) = packed(x), unstrided(weight, bias, *(running or (None, None)))
+    x, (weight, bias, *moments) = packed(x), make_contiguous(weight, bias, *(running or (None, None)))
     if x.dtype in HALF:
-        found = singly(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
+        found = call_in_single(_batch_norm, x, [x], weight, [bias, *moments], running is None, 0.0, eps)
     else:
         found = _batch_norm(x, weight, bias, *moments, running is None, 0.0, eps)
     if running is None and is_far(found[2]):
@@ -169,10 +169,10 @@ def batch_norm_backward(
         return rounded_gradients(x, weight, batch_norm_backward(g, wide, w, eps, batch=batch))  # type: ignore[arg-type]
     if running is not None:  # under vmap the kernel needs both pairs
         batch = running[0], torch.rsqrt(running[1] + eps)
-    weight, *moments = unstrided(weight, *(running or (None, None)), *(batch or (None, None)))
+    weight, *moments = make_contiguous(weight, *(running or (None, None)), *(batch or (None, None)))
     how = running is None, eps, [True, weight is not None, weight is not None]
     if is_compiling():
         gy, x = packed(gy, x), packed(x)
     if x.dtype in HALF:
-        return rounded_gradients(x, weight, singly(_batch_norm_backward, x, [gy, x], weight, moments, *how))
+        return rounded_gradients(x, weight, call_in_single(_batch_norm_backward, x, [gy, x], weight, moments, *how))
     return _batch_norm_backward(gy, x, weight, *moments, *how)

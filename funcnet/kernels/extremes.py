@@ -48,12 +48,12 @@ def length(x: Tensor, p: float, dims: list[int], least: float = 0.0) -> Tensor:
         return _plain_length(wide, p, dims)
     if can_look_at(x) and p > 0:
         norm = _plain_length(wide, p, dims)
-        if are_powers_kept(norm, wide, p, least):
+        if are_powers_in_range(norm, wide, p, least):
             return norm
     return _scaled_length(x.double() if can_look_at(x) else wide, p, dims)
 
 
-def are_powers_kept(norm: Tensor, x: Tensor, p: float, least: float = 0.0) -> bool:
+def are_powers_in_range(norm: Tensor, x: Tensor, p: float, least: float = 0.0) -> bool:
     """Return whether all norms of x are finite, and all powers large enough.
 
     Checking both bounds of 100 norms takes 1.3 µs. The first power is the number itself.

@@ -228,10 +228,10 @@ def _serves(x: Tensor, w: Tensor, b: Tensor | None = None) -> bool:
     """Return whether oneDNN's product supports the operands: not empty, plain, of one dtype, the bias as long as the weight."""
     if x.dtype not in _DTYPES or w.dtype is not x.dtype or w.dim() != 2 or x.dim() == 0 or 0 in (*x.shape, *w.shape):
         return False
-    return (b is None or (b.dtype is x.dtype and b.shape == w.shape[:1])) and _alone(x, w, b)
+    return (b is None or (b.dtype is x.dtype and b.shape == w.shape[:1])) and _is_untransformed_data(x, w, b)
 
 
-def _alone(*tensors: Tensor | None) -> bool:
+def _is_untransformed_data(*tensors: Tensor | None) -> bool:
     """Return whether tensors are not differentiated or, in eager mode, mapped over; compiled code supports mapping."""
     return is_plain_data(*tensors) and (is_compiling() or is_untransformed())
 

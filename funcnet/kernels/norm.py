@@ -27,7 +27,9 @@ Gradients = tuple[Tensor, Any, Any]
 Leaves = Sequence[Tensor | None]
 
 
-def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any) -> Any:
+def call_in_single(
+    kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tensor | None, beside: Leaves, *more: Any
+) -> Any:
     """Call ``kernel(*tensors, weight, *beside, *more)`` with tensors like x in half precision, and the others in float32.
 
     With weights in half precision, the kernels of batch and group norm round moments and partial sums: for 64×8×32×32 in bfloat16
@@ -41,7 +43,7 @@ def singly(kernel: Callable[..., Any], x: Tensor, tensors: Leaves, weight: Tenso
     return kernel(*wide, *_single([gamma, *beside]), *more)
 
 
-def unstrided(*leaves: Tensor | None) -> list[Any]:
+def make_contiguous(*leaves: Tensor | None) -> list[Any]:
     """Return γ, β and moments contiguous, as the kernels of group norm, and of batch norm with running moments, assume."""
     return [None if leaf is None else leaf.contiguous() for leaf in leaves]
 
@@ -199,9 +201,9 @@ def group_norm(
         return formulas.group_norm(x, groups, weight, bias, eps)
     x = x.contiguous(memory_format=_format(x))
     how = *x.shape[:2], math.prod(x.shape[2:]), groups, eps
-    weight, bias = unstrided(weight, bias)
+    weight, bias = make_contiguous(weight, bias)
     if x.dtype in HALF:
-        y, mean, r = singly(_group_norm, x, [x], weight, [bias], *how)
+        y, mean, r = call_in_single(_group_norm, x, [x], weight, [bias], *how)
     else:
         y, mean, r = _group_norm(x, weight, bias, *how)
     if is_far(r):
@@ -230,9 +232,9 @@ def group_norm_backward(
         mask = [True, weight is not None, weight is not None]
     gy, x = gy.contiguous(memory_format=order), x.contiguous(memory_format=order)
     how = n, c, math.prod(x.shape[2:]), groups, mask
-    (weight,) = unstrided(weight)
+    (weight,) = make_contiguous(weight)
     if x.dtype in HALF:
-        return rounded_gradients(x, weight, singly(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
+        return rounded_gradients(x, weight, call_in_single(_group_norm_backward_by_weight, x, [gy, x], weight, moments, *how))
     return _group_norm_backward(gy, x, *moments, weight, *how)
 
 

@@ -66,9 +66,10 @@ def by_rows(run: Callable[..., None], columns: Sequence[Tensors], donated: bool)
         return old
     kept = [_fill_steps(p, xs) for p, *xs in zip(*old, strict=True)]
     rows = [[_row(x, keep, donated) for x, keep in zip(column, kept, strict=True)] for column in old]
-    run(rows[0], [_laid_as(g, p, keep) for g, p, keep in zip(gs, ps, kept, strict=True)], *rows[1:])
+    run(rows[0], [_with_strides_of(g, p, keep) for g, p, keep in zip(gs, ps, kept, strict=True)], *rows[1:])
     return [
-        [_as_before(*one, donated) for one in zip(new, column, kept, strict=True)] for new, column in zip(rows, old, strict=True)
+        [_like_old_values(*one, donated) for one in zip(new, column, kept, strict=True)]
+        for new, column in zip(rows, old, strict=True)
     ]
 
 
@@ -132,14 +133,14 @@ def _row(x: Tensor, keep: bool, donated: bool) -> Tensor:
     return x.clone(memory_format=torch.preserve_format if keep else torch.contiguous_format)
 
 
-def _laid_as(g: Tensor, p: Tensor, keep: bool) -> Tensor:
+def _with_strides_of(g: Tensor, p: Tensor, keep: bool) -> Tensor:
     """Return a gradient with the strides of its parameter."""
     if not keep:
         return g.contiguous()
     return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
 
 
-def _as_before(y: Tensor, x: Tensor, keep: bool, donated: bool) -> Tensor:
+def _like_old_values(y: Tensor, x: Tensor, keep: bool, donated: bool) -> Tensor:
     """Return new values with the strides of the old ones or, with ``donated``, in their memory."""
     if donated:
         return x if y is x else x.copy_(y)

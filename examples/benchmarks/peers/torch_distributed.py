@@ -102,7 +102,7 @@ def contenders(workload: Workload) -> list[Contender]:
 
 
 class Silent(Parallel):
-    """DistributedDataParallel without communication; ``buckets`` are the tensors that it would reduce."""
+    """DistributedDataParallel without communication; ``found`` has the sizes of the buckets that it would reduce."""
 
     def __init__(self, workload: Workload) -> None:
         """Register a hook instead of the all-reduce."""
@@ -118,7 +118,8 @@ class Silent(Parallel):
         return [("all_reduce", [(torch.Size([size]), torch.float32)]) for size in self.found.values()]
 
 
-def _nothing(found: dict[int, int], bucket: Any) -> torch.futures.Future[Tensor]:
+# torch requires this annotation, which its stubs lack
+def _nothing(found: dict[int, int], bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     found[bucket.index()] = bucket.buffer().numel()
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())

@@ -21,7 +21,7 @@ from funcnet.distributed.pipelining.messages import Form, Kind, Mail, form_of
 from funcnet.distributed.pipelining.schedules import Action, Timed, actions_of, has_halves
 from funcnet.distributed.pipelining.stages import Later, Stage
 from funcnet.distributed.replicas.shares import Batch, Share, number, or_one, value_and_gy, weights_of
-from funcnet.distributed.workers import Workers, broadcast_from, gather_objects, hang_up
+from funcnet.distributed.workers import Workers, broadcast_from, close_messages, gather_objects
 from funcnet.errors import value_error
 from funcnet.flattening import flatten_together, unflatten
 from funcnet.losses.loss import Loss
@@ -57,7 +57,7 @@ class StageGradient:
             return self._run(params, batches, rng, scale)
         except BaseException as error:
             if self.workers.size > 1 and not isinstance(error, DiffersError):  # all raise this one before any message
-                hang_up(self.workers, error)
+                close_messages(self.workers, error)
             raise
 
     def _run(self, params: Params, batches: list[Batch], rng: Any, scale: Tensor | None) -> tuple[Tensor, Params, Params]:

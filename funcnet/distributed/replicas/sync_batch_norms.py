@@ -65,7 +65,7 @@ class SyncBatchNorm1d(SyncBatchNorm):
 
     _dims = (2, 3)
     _running = RunningBatchNorm1d
-    _alone = BatchNorm1d
+    _local_class = BatchNorm1d
 
 
 @frozen
@@ -120,7 +120,7 @@ class SyncBatchNorm2d(SyncBatchNorm):
 
     _dims = (4,)
     _running = RunningBatchNorm2d
-    _alone = BatchNorm2d
+    _local_class = BatchNorm2d
 
 
 @frozen
@@ -175,7 +175,7 @@ class SyncBatchNorm3d(SyncBatchNorm):
 
     _dims = (5,)
     _running = RunningBatchNorm3d
-    _alone = BatchNorm3d
+    _local_class = BatchNorm3d
 
 
 _SYNCED: dict[type[Layer], type[SyncBatchNorm]] = {

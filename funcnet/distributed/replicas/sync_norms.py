@@ -55,7 +55,7 @@ class SyncBatchNorm(BatchNorm):
 
     @property
     @abstractmethod
-    def _alone(self) -> type[BatchNorm]:
+    def _local_class(self) -> type[BatchNorm]:
         """Return the class that normalizes with this worker's statistics."""
 
     def process_group(self) -> Any:
@@ -143,7 +143,7 @@ class SyncBatchNorm(BatchNorm):
         return {**params, "running_mean": moved[0], "running_var": moved[1], "num_batches_tracked": count}
 
     def inference(self) -> Layer:
-        return converted(self, self._alone).inference()
+        return converted(self, self._local_class).inference()
 
 
 def _is_of_many(cache: Cache) -> bool:

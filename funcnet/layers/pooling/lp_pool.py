@@ -14,7 +14,7 @@ from funcnet.checks import check_gy
 from funcnet.contract import Grads, Params, Rng
 from funcnet.errors import flag, number, whole_numbers
 from funcnet.kernels import pooling as kernels
-from funcnet.kernels.extremes import are_powers_kept, for_squares
+from funcnet.kernels.extremes import are_powers_in_range, for_squares
 from funcnet.kernels.operands import divisor, root
 from funcnet.kernels.tracing import can_look_at
 from funcnet.kernels.windows import origin
@@ -39,7 +39,7 @@ class _LPPool(SlidingPool):
     def apply(self, params: Params, x: Tensor, rng: Rng = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         require_axes(self, params, x)
         y = self._norm(for_squares(x))
-        if can_look_at(y) and y.numel() and not are_powers_kept(y, x, self.norm_type):
+        if can_look_at(y) and y.numel() and not are_powers_in_range(y, x, self.norm_type):
             m = self._largest(x)
             y = self._norm(x / m) * m
         return rounded(y, x), (x, y)

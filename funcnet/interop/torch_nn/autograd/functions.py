@@ -20,7 +20,7 @@ from funcnet.contract import Layer, Params, Rng
 from funcnet.errors import value_error
 from funcnet.interop.torch_nn.autograd.plans import Plan, Result, is_inline
 from funcnet.interop.torch_nn.autograd.precision import autocast_off, casts_of, in_autocast_dtype
-from funcnet.interop.torch_nn.autograd.rows import Row, Skeleton, cut, detached, placed, taken_apart
+from funcnet.interop.torch_nn.autograd.rows import Row, Skeleton, cut, detached, placed, to_row
 from funcnet.interop.torch_nn.autograd.second_order import Gradients, Task, vjp_of, within_a_transform
 from funcnet.kernels.private_names import is_batched_by_autograd, is_forward_mode, set_layouts_of_gradients
 from funcnet.kernels.tracing import forward_levels, is_autocast, is_compiling, is_untransformed
@@ -200,7 +200,7 @@ class Differentiable(Value):
         object.__setattr__(self, "_is_inline", is_inline(self.net))
 
     def __call__(self, params: Params, x: Any, rng: Rng = None) -> Any:
-        structure, (shape, entries) = Skeleton(params), taken_apart(x)
+        structure, (shape, entries) = Skeleton(params), to_row(x)
         leaves = structure.read(params)
         row = [*leaves, *entries, None if rng is None else as_key(rng)]
         return applied(Plan(self.net, structure, shape, len(leaves), (), None, self._casts, self._is_inline), row)[0]

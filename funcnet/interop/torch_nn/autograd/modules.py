@@ -17,7 +17,7 @@ from funcnet.interop.torch_nn.autograd.functions import applied
 from funcnet.interop.torch_nn.autograd.plans import Plan, is_inline
 from funcnet.interop.torch_nn.autograd.precision import casts_of, device_of
 from funcnet.interop.torch_nn.autograd.roles import Roles, require_params, roles
-from funcnet.interop.torch_nn.autograd.rows import LONE, Memory, Skeleton, taken_apart
+from funcnet.interop.torch_nn.autograd.rows import LONE, Memory, Skeleton, to_row
 from funcnet.paths import named_leaves
 from funcnet.tree.mapping import same_leaf
 from funcnet.walking import require_layer
@@ -120,7 +120,7 @@ class NetModule(Holder):
     def forward(self, *x: Any) -> Any:
         """Apply the net to x, a tensor or a tree; several arguments are the entries of a tuple."""
         plan = self._plans[self.training]
-        shape, entries = taken_apart(x[0] if len(x) == 1 else x)
+        shape, entries = to_row(x[0] if len(x) == 1 else x)
         if shape is not LONE:
             plan = plan.with_x(shape)
         row = [*self._leaves(), *entries]

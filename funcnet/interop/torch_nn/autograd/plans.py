@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet.contract import Layer, Params, Rng
 from funcnet.flattening import Tree
-from funcnet.interop.torch_nn.autograd.rows import Memory, Row, Shape, Structure, taken_apart
+from funcnet.interop.torch_nn.autograd.rows import Memory, Row, Shape, Structure, to_row
 from funcnet.interop.torch_nn.lifting.lifted import Lifted
 from funcnet.walking import walk
 
@@ -97,8 +97,8 @@ class Plan:
         y, cache = self.net.apply(params, x, rng)
         moved = self.params.read(self.net.update_stats(params, cache)) if self.stats else row
         places = [i for i in self.stats if moved[i] is not row[i]]
-        of_y, ys = taken_apart(y)
-        of_cache, kept = taken_apart(cache) if self.caches is None else self.caches.taken_apart(cache)
+        of_y, ys = to_row(y)
+        of_cache, kept = to_row(cache) if self.caches is None else self.caches.to_row(cache)
         return Result(of_y, of_cache, places, _kinds(ys), len(ys)), ys, [moved[i] for i in places], kept
 
     def gradients(self, result: Result, row: Row, kept: Row, gys: Row, needs: Sequence[bool]) -> list[Any]:

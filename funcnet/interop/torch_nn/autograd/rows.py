@@ -68,7 +68,7 @@ class Shape:
         return self.structure.write([own if leaf is None else leaf for own, leaf in zip(self.constants, row, strict=True)])
 
 
-def taken_apart(tree: Tree, structure: Structure | None = None) -> tuple[Shape, list[Any]]:
+def to_row(tree: Tree, structure: Structure | None = None) -> tuple[Shape, list[Any]]:
     """Return the shape of a tree and its row."""
     if isinstance(tree, Tensor):
         return LONE, [tree]
@@ -94,17 +94,17 @@ class Memory:
     shape: Shape | None = None
     made: int = 0
 
-    def taken_apart(self, tree: Tree) -> tuple[Shape, list[Any]]:
+    def to_row(self, tree: Tree) -> tuple[Shape, list[Any]]:
         """Return the shape of a tree and its row; if the structure keeps changing, no more code is generated."""
         if not is_eager() or isinstance(tree, Tensor) or self.made > _MOST_CODECS:
-            return taken_apart(tree)
+            return to_row(tree)
         shape = self.shape or self._shape_of(tree)
         try:
             leaves = shape.structure.read(tree)
         except LookupError:
             shape = self._shape_of(tree)
             leaves = shape.structure.read(tree)
-        return (shape, leaves) if _TENSORS.issuperset(map(type, leaves)) else taken_apart(tree, shape.structure)
+        return (shape, leaves) if _TENSORS.issuperset(map(type, leaves)) else to_row(tree, shape.structure)
 
     def _shape_of(self, tree: Tree) -> Shape:
         self.shape, self.made = Shape(TreeCodec(tree), None), self.made + 1
