@@ -34,3 +34,9 @@ def pytest_collection_finish() -> None:
     """Freeze existing objects: the garbage collector need not traverse modules and tests again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run graphs as Dynamo traced them, where the kernels do not matter: Inductor and g++ take three seconds for each."""
+    monkeypatch.setattr("funcnet.compilation.inductor.kernel_of", lambda graph, examples: graph)
