@@ -36,6 +36,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup() -> None:
+    """Seed torch's generator: what a test draws from it does not depend on the tests before, which differ from run to run."""
+    torch.default_generator.manual_seed(0)  # torch.manual_seed also formats the stack, for a GPU that may be initialized later
+
+
 @pytest.fixture
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run graphs as Dynamo traced them, where the kernels do not matter: Inductor and g++ take three seconds for each."""
