@@ -41,8 +41,6 @@ _SIDE_STEPS = (2.0**-14, 2.0**-20)
 _ROUNDING = 4 * 2.0**-52 / _STEPS[0]
 # A relative change of a gradient that is too large for rounding in float64.
 _JUMP = 1e-9
-# Largest magnitude of a small leaf that is measured along directions: steps are at least 1, and grow with the element.
-_SIMILAR = 8.0
 _FULL = 64
 _DIRECTIONS = 3
 _ENOUGH = 16
@@ -83,10 +81,9 @@ def check_vjp(
     """Compare ``vjp`` with numerical derivatives, for every leaf of params and every floating leaf of x.
 
     Everything is computed in float64, for one random gy. Each leaf is checked along random directions, and element by element if
-    a direction fails. Leaves of up to 64 elements of similar size have a smaller tolerance along directions, so an error in one
-    element cannot hide among the others; elements of very different sizes are checked one by one. Errors are relative to the
-    gradient, or to the root mean square of the gradients of the leaf if that is larger. At a kink, like 0 for ReLU, any number
-    between the left and the right derivative passes.
+    a direction fails. For leaves of up to 64 elements the tolerance along a direction is so small that an error in a single
+    element cannot hide. Errors are relative to the gradient, or to the root mean square of the gradients of the leaf if that is
+    larger. At a kink, like 0 for ReLU, any number between the left and the right derivative passes.
 
     Args:
         layer: The layer to check.
