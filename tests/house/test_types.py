@@ -68,3 +68,15 @@ def order_for_checkers(cls: type) -> list[str]:
 def test_a_type_checker_sees_the_order_of_the_arguments(name: str) -> None:
     """A class that repeats inherited fields elsewhere needs an ``__init__`` for type checkers."""
     assert order_for_checkers(CLASSES[name]) == [one.name for one in attrs.fields(CLASSES[name]) if one.init]
+
+
+@pytest.mark.parametrize("name", [name for name, one in CLASSES.items() if "    if TYPE_CHECKING:" in inspect.getsource(one)])
+def test_a_type_checker_sees_the_defaults(name: str) -> None:
+    """The ``__init__`` for type checkers repeats the defaults of the fields; ``...`` is a default that a function makes."""
+    (init,) = [node for node in ast.walk(ast.parse(inspect.getsource(CLASSES[name]))) if getattr(node, "name", "") == "__init__"]
+    arguments = init.args.args[1:][-len(init.args.defaults) :] + init.args.kwonlyargs
+    defaults = [None if one is None else ast.literal_eval(one) for one in [*init.args.defaults, *init.args.kw_defaults]]
+    fields = attrs.fields_dict(CLASSES[name])
+    assert len(arguments) == len(defaults)
+    for one, default in zip(arguments, defaults, strict=True):
+        assert default is ... or fields[one.arg].default == default, one.arg
